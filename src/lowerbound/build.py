@@ -1,0 +1,216 @@
+"""From names to things: the one table of models, and how a model is built or loaded by name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lowerbound.config import nearest, validated
+from lowerbound.errors import InputError, printable, refuse
+from lowerbound.files import check_format_version, load_json, save_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lowerbound.data import Source
+    from lowerbound.distributions import Support
+    from lowerbound.models import Model
+
+__all__ = [
+    "MODELS",
+    "Entry",
+    "create_model",
+    "load_model",
+    "model_entry",
+    "options_class",
+    "save_model",
+]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the table knows of a model without importing it."""
+
+    path: str
+    """Module and class, ``"lowerbound.models.vae:VAE"``."""
+    options: str
+    """Name of the options dataclass in the same module."""
+    summary: str
+    reference: str
+    nats: float | None = None
+    """Measured test log-likelihood on dynamically binarised MNIST, by the recipe of its name."""
+    is_likelihood: bool = True
+    samples: bool = True
+    conditional: bool = False
+
+    def load(self) -> tuple[type[Model], type[Any]]:
+        """The class and its options dataclass."""
+        module_name, _, class_name = self.path.partition(":")
+        module = importlib.import_module(module_name)
+        return getattr(module, class_name), getattr(module, self.options)
+
+
+MODELS: dict[str, Entry] = {
+    "vae": Entry(
+        "lowerbound.models.vae:VAE",
+        "VAEOptions",
+        "Variational autoencoder: Gaussian posterior, N(0, I) prior, any likelihood.",
+        "Kingma and Welling, Auto-Encoding Variational Bayes, 2014",
+    ),
+    "ppca": Entry(
+        "lowerbound.models.classical:ProbabilisticPCA",
+        "PPCAOptions",
+        "Probabilistic PCA: linear and Gaussian, fitted in closed form, exact log p(x).",
+        "Tipping and Bishop, Probabilistic Principal Component Analysis, 1999",
+    ),
+}
+
+
+def model_entry(name: str) -> Entry:
+    """The table's entry of a name, or a refusal with the nearest right one."""
+    if name not in MODELS:
+        raise refuse("model", f"one of {', '.join(MODELS)}", name, nearest(name, MODELS))
+    return MODELS[name]
+
+
+def options_class(name: str) -> type[Any]:
+    """The options dataclass of a model; imports the model."""
+    return model_entry(name).load()[1]
+
+
+def create_model(
+    name: str,
+    event_shape_or_source: Sequence[int] | Source,
+    *,
+    support: Support | str | None = None,
+    context: None = None,
+    **options: Any,
+) -> Model:
+    """Make a model by name for data of a shape, or for a source.
+
+    Args:
+        name: a name of `MODELS`.
+        event_shape_or_source: shape of one example, or the `Source` itself; from a source the
+            model also measures the scale of the training data.
+        support: what values an element can take; a source knows its own. Without either the data
+            are `Real`.
+        context: what the model is conditioned on; None in this version.
+        **options: fields of the model's options dataclass, or ``encoder=`` and ``decoder=``
+            networks of your own.
+
+    Returns:
+        The model, untrained, in float32 (classical models in float64) on the CPU.
+
+    Raises:
+        InputError: an unknown name or option, or a likelihood that does not fit the support.
+
+    >>> model = create_model("vae", (3,), latent_dim=2)
+    >>> model.bound(torch.zeros(5, 3)).value.shape
+    torch.Size([5])
+    """
+    from lowerbound.data import Source
+    from lowerbound.distributions import Real, parse_support
+
+    if context is not None:
+        raise refuse("context", "None in this version", context)
+    model_class, options_type = model_entry(name).load()
+    known = {field.name for field in fields(options_type)}
+    parts = {k: options.pop(k) for k in ("encoder", "decoder", "prior") if k in options}
+    chosen = validated(options_type, options, f"the options of model '{name}'")
+    del known
+    if isinstance(event_shape_or_source, Source):
+        source = event_shape_or_source
+        if support is not None and support not in (source.support, str(source.support)):
+            raise refuse("support", f"the source's own, {source.support}", support)
+        model: Model = model_class.build(source.event_shape, source.support, chosen, **parts)  # type: ignore[attr-defined]
+        model.calibrate(source)
+        return model
+    if isinstance(support, str):
+        support = parse_support(support)
+    shape = tuple(int(n) for n in event_shape_or_source)
+    built: Model = model_class.build(shape, support or Real(), chosen, **parts)  # type: ignore[attr-defined]
+    return built
+
+
+def save_model(folder: Path, model: Model) -> None:
+    """Write model.safetensors and config.json, from which `load_model` rebuilds the model.
+
+    A model with networks of the user's own is loaded with ``lowerbound.load(folder, model=…)``.
+    """
+    from safetensors.torch import save
+
+    from lowerbound.files import atomic_output
+
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    with atomic_output(folder / "model.safetensors") as temporary:
+        temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
+    save_json(
+        folder / "config.json",
+        {
+            "format_version": 1,
+            "library": "lowerbound",
+            "model": model.name,
+            "event_shape": list(model.event_shape),
+            "support": str(model.support),
+            "options": None if model.options is None else asdict(model.options),
+        },
+    )
+
+
+def load_model(folder: Path | str, model: nn.Module | None = None) -> Model:
+    """The model of a run folder, in eval mode, with averaged weights.
+
+    Args:
+        folder: a run folder, or any folder with model.safetensors and config.json.
+        model: a model to load the weights into, where its networks are the user's own.
+
+    Raises:
+        InputError: no model there, a newer format, or weights that do not fit.
+    """
+    folder = Path(folder)
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or not (folder / "config.json").is_file():
+        reason = "has no model.safetensors and config.json" if folder.is_dir() else "does not exist"
+        raise InputError(
+            f"'{printable(folder)}' {reason}; give the folder of a run that `lowerbound train` made"
+        )
+    document = load_json(folder / "config.json")
+    check_format_version(document, folder / "config.json")
+    loaded = model if model is not None else _built(document, folder / "config.json")
+    load_weights(loaded, weights)
+    loaded.eval()
+    return loaded  # type: ignore[return-value]
+
+
+def _built(document: dict[str, Any], path: Path) -> Model:
+    from lowerbound.distributions import parse_support
+
+    try:
+        shape = [int(n) for n in document["event_shape"]]
+        support, options = parse_support(document["support"]), dict(document["options"] or {})
+        name = str(document["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"'{printable(path)}' is not a model's config.json: {error!r}") from error
+    return create_model(name, shape, support=support, **options)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill a model from a safetensors file that must name exactly its tensors."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"'{printable(path)}' cannot be read: {printable(error)}") from error
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = printable(" ".join(str(error).split()), 160)
+        raise InputError(
+            f"'{printable(path)}' does not fit the model: {reason}; "
+            "a model with your own networks is loaded with model=…"
+        ) from error

@@ -1,0 +1,257 @@
+"""The command line: one verb per deed, one line per refusal.
+
+Each command is a dataclass of flags and a function. Nothing here imports torch before a command
+needs it, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lowerbound.config import RunConfig, load_config, nearest
+from lowerbound.errors import InputError, LowerboundError, printable, refuse
+
+__all__ = ["COMMANDS", "run_command_line"]
+
+T = TypeVar("T")
+PROGRAM = "lowerbound"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A verb: where its flags and its function are, and a sentence."""
+
+    flags: str
+    summary: str
+
+
+COMMANDS: dict[str, Command] = {
+    "train": Command("TrainFlags", "train a model, judge it, draw it: a run folder with a report"),
+    "evaluate": Command("EvaluateFlags", "bound, log-likelihood and what stands beside them"),
+    "sample": Command("SampleFlags", "draw from p(x) into a picture or an array"),
+    "reconstruct": Command("ReconstructFlags", "examples beside their reconstructions"),
+    "interpolate": Command("InterpolateFlags", "walk between examples in the latent space"),
+    "encode": Command("EncodeFlags", "examples to latents"),
+    "decode": Command("DecodeFlags", "latents to examples"),
+    "score": Command("ScoreFlags", "the bound of each example, as a table"),
+    "compare": Command("CompareFlags", "runs beside one another"),
+    "models": Command("ModelsFlags", "the models there are"),
+    "datasets": Command("DatasetsFlags", "how data are named"),
+    "doctor": Command("DoctorFlags", "what this machine has"),
+    "completion": Command("CompletionFlags", "completion script for bash, zsh or tcsh"),
+}
+
+
+def run_command_line(args: Sequence[str]) -> int:
+    """Run one command and give its exit code; errors are one line on standard error."""
+    debug = "--debug" in args
+    try:
+        return _dispatch(list(args))
+    except LowerboundError as error:
+        if debug:
+            traceback.print_exc()
+        return _fail(str(error), error.code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was left half written", 130)
+    except MemoryError:
+        return _fail("out of memory; try a smaller --batch-size or fewer --samples", 4)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        return _unexpected(error)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"{PROGRAM}: error: {printable(message, 600)}", file=sys.stderr)
+    return code
+
+
+def _unexpected(error: Exception) -> int:
+    """A bug, or memory that ran out inside a library."""
+    if "out of memory" in str(error).lower() or "can't allocate" in str(error).lower():
+        return _fail("out of memory; try a smaller --batch-size or fewer --samples", 4)
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="lowerbound-", suffix=".log", delete=False, encoding="utf-8"
+    ) as log:
+        log.write(traceback.format_exc())
+    return _fail(
+        f"this is a bug: {type(error).__name__}: {printable(error, 200)}; "
+        f"please report it with {log.name}",
+        1,
+    )
+
+
+def _dispatch(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if args[0] in ("-V", "--version", "version"):
+        from lowerbound import __version__
+
+        print(f"{PROGRAM} {__version__}")
+        return 0
+    name, *rest = args
+    if name not in COMMANDS:
+        hint = nearest(name, COMMANDS) or f"see `{PROGRAM} --help`"
+        raise InputError(f"there is no command '{printable(name)}'; {hint}")
+    from lowerbound import commands
+
+    if name == "train":
+        flags = train_flags(rest)
+    else:
+        flags = parse(getattr(commands, COMMANDS[name].flags), name, rest)
+    code: int | None = getattr(commands, name)(flags)
+    return code or 0
+
+
+def _overview() -> str:
+    lines = [f"usage: {PROGRAM} COMMAND …   ({PROGRAM} COMMAND --help says more)", ""]
+    lines += [
+        "Latent-variable generative models, trained and judged by one number:",
+        "a lower bound on log p(x), in nats.",
+        "",
+    ]
+    lines += [f"  {name:12} {command.summary}" for name, command in COMMANDS.items()]
+    lines += [
+        "",
+        "examples:",
+        f"  {PROGRAM} train                                     a VAE on digits, in half a minute",
+        f"  {PROGRAM} train mnist:DIR --binarize dynamic --minutes 5",
+        f"  {PROGRAM} evaluate runs/digits-vae-1 --samples 1000",
+    ]
+    return "\n".join(lines)
+
+
+def parse(flags: type[T], name: str, args: list[str], default: T | None = None) -> T:
+    """Flags of a command from its arguments; a mistake is one line that names the nearest."""
+    import tyro
+
+    known = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(flags)}  # type: ignore[arg-type]
+    options = next((f for f in dataclasses.fields(flags) if f.name == "options"), None)  # type: ignore[arg-type]
+    if options is not None and default is not None and dataclasses.is_dataclass(default.options):  # type: ignore[attr-defined]
+        known |= {"--" + f.name.replace("_", "-") for f in dataclasses.fields(default.options)}  # type: ignore[attr-defined]
+    for arg in args:
+        flag = arg.split("=")[0].replace("_", "-")
+        if re.match(r"--[a-z]", flag) and flag not in known | {"--help", "--debug"}:
+            hint = nearest(flag, known) or f"see `{PROGRAM} {name} --help`"
+            raise InputError(f"{name} has no flag '{printable(flag)}'; {hint}")
+    heard = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(heard):
+            return tyro.cli(
+                flags,
+                args=args,
+                prog=f"{PROGRAM} {name}",
+                default=default,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise InputError(_one_line(heard.getvalue(), name)) from None
+
+
+def _one_line(box: str, name: str) -> str:
+    """The sentence inside the parser's box of lines."""
+    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
+    kept = []
+    for line in lines[1:]:
+        if line.startswith("───") or line.startswith("For full helptext"):
+            break
+        kept.append(line)
+    text = " ".join(" ".join(kept).split())
+    return f"{text or 'these arguments cannot be read'}; see `{PROGRAM} {name} --help`"
+
+
+def _value_of(args: Sequence[str], flag: str) -> str | None:
+    """The value that a flag is given, found before the flags are known."""
+    for i, arg in enumerate(args):
+        if arg == flag and i + 1 < len(args):
+            return args[i + 1]
+        if arg.startswith(flag + "="):
+            return arg.partition("=")[2]
+    return None
+
+
+def train_flags(args: list[str]) -> Any:
+    """Flags of ``train``: those of the run, and those of the model that is named.
+
+    Defaults are overridden by a config file, and that by flags.
+    """
+    from lowerbound.build import model_entry
+    from lowerbound.commands import TrainFlags
+
+    asks_help = bool({"-h", "--help"} & set(args))
+    name, config = _value_of(args, "--model"), _value_of(args, "--config")
+    again = _value_of(args, "--resume")
+    values: dict[str, Any] = {}
+    if again is not None and not asks_help:
+        from lowerbound.run import newest_unfinished
+
+        again = str(newest_unfinished()) if again == "auto" else again
+        if not (Path(again) / "config.yaml").is_file():
+            raise refuse("resume", "the folder of a run, or auto", again)
+        config = str(Path(again) / "config.yaml")
+    if config is not None:
+        values = load_config(config)
+    if asks_help and name is None:
+        return parse(TrainFlags, "train", args)
+    name = name or str(values.get("model", RunConfig.model))
+    model_entry(name)
+    default = _train_default(name, values, config or "the configuration")
+    flags = parse(type(default), "train", args, default)
+    if again is not None:
+        _refuse_changes(default, flags)
+        flags = dataclasses.replace(flags, resume=again)
+    return flags
+
+
+def _train_default(name: str, values: dict[str, Any], where: str) -> Any:
+    """An instance of the flags of one model, filled from a config file."""
+    import tyro
+
+    from lowerbound.build import options_class
+    from lowerbound.commands import TrainFlags
+    from lowerbound.run import config_from
+
+    kind = options_class(name)
+    if values.get("model", name) != name:
+        values = {**values, "options": None}
+    config = config_from({**values, "model": name}, where)
+    options = kind(**dict(config.options or {}))
+    made = dataclasses.make_dataclass(
+        "TrainFlags",
+        [("options", tyro.conf.OmitArgPrefixes[kind], dataclasses.field(default=options))],  # type: ignore[valid-type]
+        bases=(TrainFlags,),
+        frozen=True,
+    )
+    made.__doc__ = TrainFlags.__doc__
+    filled = {f.name: getattr(config, f.name) for f in dataclasses.fields(RunConfig)}
+    return made(**{**filled, "options": options})
+
+
+def _refuse_changes(before: Any, after: Any) -> None:
+    """A resumed run keeps its configuration: what was changed is named."""
+    for field in dataclasses.fields(RunConfig):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if old != new:
+            raise refuse(
+                field.name,
+                f"as the run began, {printable(old)}",
+                new,
+                "leave it out to continue, or start a new run with --config",
+            )

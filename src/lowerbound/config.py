@@ -1,0 +1,202 @@
+"""The configuration of one run: what is trained on what, for how long and how.
+
+Every field is a flag of ``lowerbound train``, a key of config.yaml and an argument of
+`lowerbound.fit` under the same name. Nothing here imports torch, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from lowerbound.errors import InputError, printable, refuse
+from lowerbound.files import MAX_TEXT_BYTES
+
+__all__ = ["RunConfig", "TrainingConfig", "load_config", "nearest", "validated"]
+
+DEFAULT_STEPS = 5_000
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained."""
+
+    epochs: float | None = None
+    """Length of the run in passes over the training set."""
+    steps: int | None = None
+    """Length of the run in optimiser steps (5,000 where no length is given)."""
+    minutes: float | None = None
+    """Length of the run in minutes of training and validation."""
+    seed: int = 0
+    """Everything random in training follows from it."""
+    objective: Literal["elbo"] = "elbo"
+    """What is maximised."""
+    num_samples: int = 1
+    """Monte Carlo samples per example and step."""
+    beta: float = 1.0
+    """Factor of the KL term in training; the reported bound never has it."""
+    beta_warmup: float = 0.0
+    """Share of the run over which beta rises from 0."""
+    free_bits: float = 0.0
+    """Nats per latent dimension that cost nothing in training."""
+    batch_size: int = 256
+    """Examples per step."""
+    learning_rate: float = 2e-3
+    """Peak learning rate of AdamW; a cosine takes it to zero."""
+    warmup: float = 0.02
+    """Share of the run over which the learning rate rises."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW."""
+    clip: float = 200.0
+    """Largest norm of the gradient of the mean loss; longer ones are scaled down."""
+    average: float = 0.999
+    """Decay per step of the averaged weights, which are what is judged and saved."""
+    validations: int = 20
+    """How often a run is validated, and a checkpoint saved."""
+    patience: int = 10
+    """Validations without a better bound after which training stops."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto is the first accelerator there is."""
+    devices: int = 1
+    """Number of devices; one in this version."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Of the networks' matrix work; likelihoods and KLs are always float32. auto is bf16 where
+    the processor or device multiplies it natively."""
+
+    def __post_init__(self) -> None:
+        given = [n for n in ("epochs", "steps", "minutes") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise InputError(f"'{given[0]}' and '{given[1]}' exclude each other; give one length")
+        for name in given:
+            _check(self, name, "above 0", lambda v: v > 0)
+        for name in ("num_samples", "batch_size", "validations", "patience"):
+            _check(self, name, "at least 1", lambda v: v >= 1)
+        for name in ("beta", "free_bits", "weight_decay"):
+            _check(self, name, "0 or more", lambda v: v >= 0)
+        for name in ("learning_rate", "clip"):
+            _check(self, name, "above 0", lambda v: v > 0)
+        for name in ("beta_warmup", "warmup"):
+            _check(self, name, "from 0 to 1", lambda v: 0 <= v <= 1)
+        _check(self, "average", "from 0 to below 1", lambda v: 0 <= v < 1)
+        _check(self, "seed", "0 or more", lambda v: v >= 0)
+        _check(self, "objective", "elbo", lambda v: v == "elbo")
+        _check(
+            self,
+            "precision",
+            "auto, float32 or bf16",
+            lambda v: v in ("auto", "float32", "bf16"),
+        )
+        if self.devices != 1:
+            raise refuse("devices", "1 in this version", self.devices)
+
+
+def _check(config: Any, name: str, required: str, holds: Any) -> None:
+    value = getattr(config, name)
+    # NaN fails every comparison, which is what we want of it.
+    if not holds(value):
+        raise refuse(name, required, value)
+
+
+@dataclass(frozen=True)
+class RunConfig(TrainingConfig):
+    """One run of ``lowerbound train``: data, model, training."""
+
+    data: str = "digits"
+    """digits, mnist:DIR, fashion-mnist:DIR, folder:DIR, x.npz[:key], x.npy or t.csv."""
+    binarize: Literal["none", "dynamic", "static", "threshold"] = "none"
+    """Make pixels binary: drawn anew at every step, drawn once, or cut in the middle."""
+    image_size: str | None = None
+    """Resize and crop the images of a folder to N×N, or to HxW."""
+    labels: str | None = None
+    """Column of a table, or array of an npz file, that holds the labels."""
+    support: str | None = None
+    """What values the data take: binary, discrete:LEVELS or real; detected unless said."""
+    on_bad: Literal["error", "skip"] = "error"
+    """What to do with images that cannot be read."""
+    data_seed: int = 0
+    """Of the splits and of the binarisation of what is judged; never changes with --seed."""
+    model: str = "vae"
+    """Name of the model; `lowerbound models` lists them."""
+    options: Mapping[str, Any] | None = None
+    """Options of the model, a dataclass in its file."""
+
+    def training(self) -> TrainingConfig:
+        """The part of the configuration that `lowerbound.fit` takes."""
+        return TrainingConfig(
+            **{field.name: getattr(self, field.name) for field in fields(TrainingConfig)}
+        )
+
+    def to_yaml(self) -> str:
+        """The text of config.yaml: every field, resolved."""
+        import yaml
+
+        document = {"format_version": 1, **asdict(self)}
+        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the nearest right name, or an empty text.
+
+    >>> nearest("latent_dims", ["latent_dim", "width"])
+    "did you mean 'latent_dim'?"
+    """
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
+def validated(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """A dataclass from plain values, each checked against its type.
+
+    Raises:
+        InputError: an unknown key, with the nearest right one, or a value of the wrong type.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            hint = nearest(str(key), known) or f"known: {', '.join(sorted(known))}"
+            raise InputError(f"{where} has an unknown key '{printable(key)}'; {hint}")
+    strict = with_config(ConfigDict(extra="forbid"))(
+        type(cls.__name__, (cls,), {"__annotations__": {}})
+    )
+    try:
+        checked = TypeAdapter(strict).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"][:1])
+        got = values.get(name, first.get("input"))
+        raise InputError(
+            f"'{name}' in {where} is not valid: {printable(first['msg'])}, got {printable(got)!r}"
+        ) from error
+    return cls(**{name: getattr(checked, name) for name in known})
+
+
+def load_config(path: Path | str) -> dict[str, Any]:
+    """Read a config.yaml as a plain mapping, without its format version.
+
+    Raises:
+        InputError: missing, too large, not YAML, not a mapping, or of a newer format.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            raise refuse(path, "a configuration of at most 1 MB", f"{path.stat().st_size} bytes")
+        text = path.read_text(encoding="utf-8")
+        if any("&" in line.split("#")[0].split(" ") for line in text.splitlines()):
+            raise refuse(path, "YAML without anchors", "one with an anchor")
+        document = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"'{printable(path)}' cannot be read: {printable(error)}") from error
+    if not isinstance(document, dict):
+        raise refuse(path, "a YAML mapping", type(document).__name__)
+    version = document.pop("format_version", 1)
+    if not isinstance(version, int) or version > 1:
+        raise refuse(path, "of format_version 1", version, "upgrade lowerbound")
+    return document

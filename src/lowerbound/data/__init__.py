@@ -1,0 +1,186 @@
+"""Data: from a specification such as ``mnist:DIR`` or ``table.csv`` to a `Source` of three splits.
+
+One grammar: ``digits``, ``mnist:DIR``, ``fashion-mnist:DIR``, ``folder:DIR``, ``x.npz[:key]``,
+``x.npy``, ``t.csv``; a bare folder is recognised by what it holds, a file by its ending. What the
+values are (`Binary`, `Discrete`, `Real`) and how axes are read is said in `lowerbound.data.values`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from pathlib import Path
+
+from lowerbound.data.arrays import read_digits, read_npy, read_npz
+from lowerbound.data.base import Classes, InMemorySplit, Rows, Source, Split, make_source
+from lowerbound.data.idx import FASHION_CLASSES, find_idx, read_idx_folder
+from lowerbound.data.images import ImageSize, read_folder
+from lowerbound.data.tables import read_csv
+from lowerbound.distributions.support import Support, parse_support
+from lowerbound.errors import InputError, printable, refuse
+
+__all__ = [
+    "DATASETS",
+    "Classes",
+    "InMemorySplit",
+    "Rows",
+    "Source",
+    "Split",
+    "load_data",
+    "load_rows",
+    "make_source",
+]
+
+DATASETS = (
+    ("digits", "digits", "1,797 handwritten digits, 8×8, bundled with scikit-learn"),
+    ("mnist", "mnist:DIR", "MNIST, from a folder of its four IDX files, gzipped or not"),
+    ("fashion-mnist", "fashion-mnist:DIR", "Fashion-MNIST, from its four IDX files"),
+    ("folder", "folder:DIR", "images in a folder; sub-folders are labels"),
+    ("npz", "FILE.npz[:KEY]", "arrays: data under x, labels under y or labels"),
+    ("npy", "FILE.npy", "one array"),
+    ("csv", "FILE.csv", "a table of numbers; header optional"),
+)
+"""Name, form of the specification, and a sentence, of everything that can be loaded."""
+
+FORMS = ", ".join(form for _, form, _ in DATASETS)
+FOLDER_KINDS = ("mnist", "fashion-mnist", "folder")
+LATER = {  # what a later version reads, and what to do until then
+    "hf": "download it and give its images as folder:DIR",
+    ".parquet": "save it as FILE.csv",
+}
+
+
+def load_data(
+    spec: str | os.PathLike[str],
+    *,
+    binarize: str = "none",
+    image_size: ImageSize | None = None,
+    labels: str | None = None,
+    support: str | Support | None = None,
+    on_bad: str = "error",
+    seed: int = 0,
+) -> Source:
+    """Load data and split them into train, validation and test.
+
+    >>> load_data("digits").event_shape
+    (1, 8, 8)
+
+    Args:
+        spec: what to load, in the grammar above.
+        binarize: "none", "dynamic" (training draws anew each time), "static" or "threshold".
+        image_size: pixels to which a folder's images are resized: N, (H, W) or "HxW".
+        labels: name of the column, or key of the array, that holds the labels.
+        support: what the values are (binary, discrete:LEVELS, real) if not to be detected.
+        on_bad: what to do with bad images: "error", or "skip".
+        seed: of the split and of binarisation; never the seed of a run.
+
+    Returns:
+        A source whose examples are uint8 or float32 tensors; images are (C, H, W).
+
+    Raises:
+        InputError: the data cannot be used as they are; the message says what to do.
+    """
+    rows = load_rows(spec, image_size=image_size, labels=labels, support=support, on_bad=on_bad)
+    return make_source(rows, how_binarize=binarize, seed=seed)
+
+
+def load_rows(
+    spec: str | os.PathLike[str],
+    *,
+    image_size: ImageSize | None = None,
+    labels: str | None = None,
+    support: str | Support | None = None,
+    on_bad: str = "error",
+) -> Rows:
+    """Load all examples, at least one, in the order of the file; arguments as in `load_data`.
+
+    Raises:
+        InputError: the data cannot be used as they are; the message says what to do.
+    """
+    text = os.fspath(spec)
+    values = parse_support(support) if isinstance(support, str) else support
+    if on_bad not in ("error", "skip"):
+        raise refuse("on_bad", "error or skip", on_bad)
+    kind, path, key = recognised(text)
+    if image_size is not None and kind != "folder":
+        raise refuse("image_size", "left out unless data are a folder of images", text)
+    if labels is not None and kind not in ("npz", "csv"):
+        raise refuse("labels", "left out unless data are .npz or .csv", labels)
+    try:
+        match kind:
+            case "digits":
+                rows = read_digits(values)
+            case "mnist":
+                rows = read_idx_folder(path, support=values)
+            case "fashion-mnist":
+                rows = read_idx_folder(path, class_names=FASHION_CLASSES, support=values)
+            case "folder":
+                rows = read_folder(path, image_size=image_size, on_bad=on_bad, support=values)
+            case "npz":
+                rows = read_npz(path, key, labels=labels, support=values)
+            case "npy":
+                rows = read_npy(path, support=values)
+            case _:
+                rows = read_csv(path, labels=labels, support=values)
+    except OSError as error:
+        shown, reason = printable(error.filename or text), error.strerror or error
+        raise InputError(f"'{shown}' cannot be read: {printable(reason)}") from error
+    return dataclasses.replace(rows, name=text)
+
+
+def recognised(text: str) -> tuple[str, Path, str]:
+    """The kind of reader, the path and the key that a specification means."""
+    if text == "digits":
+        return "digits", Path(), ""
+    if text in FOLDER_KINDS:
+        raise refuse("data", f"{text}:DIR", text, "say which folder holds the files")
+    name, _, rest = text.partition(":")
+    if name in FOLDER_KINDS and rest:
+        return name, existing(rest, folder=True), ""
+    for later, remedy in LATER.items():
+        if name == later or text.lower().endswith(later):
+            raise refuse(
+                "data", f"one of {FORMS}", text, f"{later} comes in a later version: {remedy}"
+            )
+    file, ending, key = text.rpartition(".npz:")
+    if ending and key:
+        return "npz", existing(f"{file}.npz"), key
+    if os.path.isdir(os.path.expanduser(text)):
+        path = existing(text, folder=True)
+        return ("mnist" if holds_idx(path) else "folder"), path, ""
+    kind = {".npz": "npz", ".npy": "npy", ".csv": "csv", ".tsv": "csv"}.get(
+        Path(text).suffix.lower()
+    )
+    if kind is None:
+        raise unknown(text)
+    return kind, existing(text), ""
+
+
+def holds_idx(folder: Path) -> bool:
+    """Whether a folder holds the training or the test images of an IDX data set."""
+    return any(find_idx(folder, f"{part}-images-idx3-ubyte") for part in ("train", "t10k"))
+
+
+def unknown(text: str) -> InputError:
+    """The refusal of a specification that means nothing, with the nearest one that does."""
+    name, colon, rest = text.partition(":")
+    near = difflib.get_close_matches(name.lower(), ("digits", *FOLDER_KINDS), 1)
+    if not near:
+        return refuse("data", f"one of {FORMS}", text, "check the path")
+    form = near[0] if near[0] == "digits" else f"{near[0]}:{rest if colon and rest else 'DIR'}"
+    return refuse("data", f"one of {FORMS}", text, f"did you mean {printable(form, 60)}?")
+
+
+def existing(text: str, *, folder: bool = False) -> Path:
+    """The path ``text``, refused if there is no such file or folder."""
+    path = Path(os.path.expanduser(text))
+    what = "folder" if folder else "file"
+    try:
+        there = path.is_dir() if folder else path.is_file()
+    except ValueError:  # a zero byte
+        there = False
+    if not there:
+        given = f"a {'file' if folder else 'folder'}" if path.exists() else "nothing there"
+        raise refuse(text, f"an existing {what}", given, "check the path")
+    return path

@@ -1,0 +1,230 @@
+"""The promise of data: a `Source` of three splits, each giving batches by index.
+
+Data in memory stay as they came (uint8 levels stay uint8) and are scaled by the model. A batch
+is an index selection, so that a data set which fits on the device never crosses to it twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lowerbound._random import generator_for, permutation
+from lowerbound.distributions.support import Binary, Discrete, Support
+from lowerbound.errors import refuse
+
+__all__ = ["Classes", "InMemorySplit", "Rows", "Source", "Split", "make_source"]
+
+MIN_EXAMPLES = 10
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Context that is one of ``num_classes`` classes, given as an integer index (B,)."""
+
+    num_classes: int
+    names: tuple[str, ...] = ()
+
+
+class Split(Protocol):
+    """A part of the data: a length, and batches by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: Tensor | slice) -> tuple[Tensor, Tensor | None]:
+        """The examples (B, *event) at ``indices`` and their context (B, …), or None: fixed."""
+        ...
+
+    def draw(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """As ``[indices]``, but with fresh randomness where the data have any (binarisation)."""
+        ...
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same split with its tensors on ``device``."""
+        ...
+
+
+@dataclass(frozen=True)
+class InMemorySplit:
+    """A split held as tensors.
+
+    Args:
+        x: examples (N, *event) in the units of the source: levels, 0/1, or floats.
+        labels: class indices (N,) or None.
+        intensities: grey levels (N, *event) from 0 to 255 where ``x`` is one binarisation of them
+            and training draws a new one each time (dynamic binarisation); None elsewhere.
+    """
+
+    x: Tensor
+    labels: Tensor | None = None
+    intensities: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, indices: Tensor | slice) -> tuple[Tensor, Tensor | None]:
+        return self.x[indices], None if self.labels is None else self.labels[indices]
+
+    def draw(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """A batch; dynamically binarised data are binarised afresh by ``generator``."""
+        if self.intensities is None:
+            return self[indices]
+        x = binarize(self.intensities[indices], generator)
+        return x, None if self.labels is None else self.labels[indices]
+
+    def to(self, device: torch.device | str) -> InMemorySplit:
+        """The same split on ``device`` (no copy where it is there already)."""
+        tensors = (self.x, self.labels, self.intensities)
+        return InMemorySplit(*(None if t is None else t.to(device) for t in tensors))  # type: ignore[arg-type]
+
+
+def binarize(intensities: Tensor, generator: torch.Generator) -> Tensor:
+    """One exact Bernoulli draw per pixel: P(1) = intensity / 255, as uint8.
+
+    An integer r uniform on 0 … 254 is below v with probability v / 255: no float is needed.
+    """
+    r = torch.empty_like(intensities).random_(0, 255, generator=generator)
+    return (r < intensities).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a reader returns: every example in the order of the file, before any split.
+
+    Args:
+        x: examples (N, *event) as they came.
+        support: what values an element can take.
+        labels: class indices (N,), or None.
+        class_names: a name per class, where the source has names.
+        num_test: how many of the last rows are the standard test set; 0 where there is none.
+        num_validation: how many of the others are set aside; None for a tenth of all rows.
+        column_names: of a table.
+        warnings: what a person should know, a sentence each.
+    """
+
+    x: Tensor
+    support: Support
+    name: str
+    labels: Tensor | None = None
+    class_names: tuple[str, ...] = ()
+    num_test: int = 0
+    num_validation: int | None = None
+    column_names: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data to train on and to be judged by.
+
+    Args:
+        train: the examples that are learned from.
+        validation: those that choose between models and stop training.
+        test: those that only judge.
+        event_shape: shape of one example; an image is (channels, height, width).
+        support: what values an element can take.
+        context: what a conditional model can be given: `Classes`, or None.
+        name: the specification it was loaded from.
+        fingerprint: SHA-256 of the examples; a resumed run must find the same.
+    """
+
+    train: InMemorySplit
+    validation: InMemorySplit
+    test: InMemorySplit
+    event_shape: tuple[int, ...]
+    support: Support
+    context: Classes | None = None
+    name: str = "data"
+    column_names: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    fingerprint: str = field(default="", repr=False)
+
+    def split(self, name: str) -> InMemorySplit:
+        """The split called train, validation or test."""
+        if name not in ("train", "validation", "test"):
+            raise refuse("split", "train, validation or test", name)
+        split: InMemorySplit = getattr(self, name)
+        return split
+
+
+def binarized(rows: Rows, how: str, seed: int) -> tuple[Rows, Tensor | None]:
+    """Rows with binary x by ``how``, and the grey levels where training draws its own."""
+    if how == "none":
+        return rows, None
+    if how not in ("dynamic", "static", "threshold"):
+        raise refuse("binarize", "dynamic, static, threshold or none", how)
+    if isinstance(rows.support, Binary):
+        return rows, None
+    if not isinstance(rows.support, Discrete):
+        raise refuse(
+            "binarize",
+            "none for real-valued data",
+            how,
+            "leave --binarize out, or give 8-bit data",
+        )
+    top = rows.support.levels - 1
+    intensities = rows.x
+    if top != 255:
+        intensities = (rows.x.float() * (255 / top)).round().to(torch.uint8)
+    if how == "threshold":
+        x, drawn = (intensities >= 128).to(torch.uint8), None
+    else:
+        x = binarize(intensities, generator_for("binarize", seed))
+        drawn = intensities if how == "dynamic" else None
+    kept = {k: v for k, v in rows.__dict__.items() if k not in ("x", "support")}
+    return Rows(x=x, support=Binary(), **kept), drawn
+
+
+def make_source(rows: Rows, *, how_binarize: str = "none", seed: int = 0) -> Source:
+    """Split rows into train, validation and test, by ``seed`` alone.
+
+    The standard test set is kept where there is one; else a seeded 80/10/10 is drawn.
+
+    Raises:
+        InputError: fewer than ten examples.
+    """
+    n = len(rows.x)
+    if n < MIN_EXAMPLES:
+        raise refuse(
+            rows.name,
+            f"data of at least {MIN_EXAMPLES} examples to be split into train, validation and test",
+            f"{n} example{'s' if n != 1 else ''}",
+            "give more data",
+        )
+    rows, intensities = binarized(rows, how_binarize, seed)
+    if rows.num_test:
+        order = permutation(n - rows.num_test, "split", seed)
+        num_validation = rows.num_validation or max(1, (n - rows.num_test) // 10)
+        test = torch.arange(n - rows.num_test, n)
+    else:
+        order = permutation(n, "split", seed)
+        num_validation = n // 10
+        test, order = order[:num_validation], order[num_validation:]
+    validation, train = order[:num_validation].sort().values, order[num_validation:].sort().values
+
+    def take(indices: Tensor, keep_intensities: bool = False) -> InMemorySplit:
+        return InMemorySplit(
+            rows.x[indices],
+            None if rows.labels is None else rows.labels[indices],
+            intensities[indices] if keep_intensities and intensities is not None else None,
+        )
+
+    digest = hashlib.sha256(f"{rows.support} {tuple(rows.x.shape)}".encode())
+    digest.update(rows.x.numpy().tobytes())
+    num_classes = 0 if rows.labels is None else int(rows.labels.max()) + 1
+    return Source(
+        train=take(train, keep_intensities=True),
+        validation=take(validation),
+        test=take(test.sort().values),
+        event_shape=tuple(rows.x.shape[1:]),
+        support=rows.support,
+        context=Classes(num_classes, rows.class_names) if num_classes else None,
+        name=rows.name,
+        column_names=rows.column_names,
+        warnings=rows.warnings,
+        fingerprint=digest.hexdigest(),
+    )

@@ -1,0 +1,195 @@
+"""From an array as it lies in a file to `Rows`: layout, support and labels.
+
+Layout. The first axis counts examples. N×D are vectors; N×H×W are grey images and become
+N×1×H×W; N×H×W×C and N×C×H×W with C = 1, 3 or 4 are images and become N×C×H×W (where both
+readings are possible, the one with square images is taken, else channels first); any other
+array keeps its axes.
+
+Support, in this order: what the caller says, checked against the values; `Binary` where all
+values are 0 or 1, of whatever type; `Discrete(256)` for uint8; `Discrete(max + 1)` for other
+integers from 0 to 255; else `Real`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lowerbound._shapes import shown_shape
+from lowerbound.data.base import Rows
+from lowerbound.distributions.support import Binary, Discrete, Real, Support
+from lowerbound.errors import InputError, refuse
+
+__all__ = ["Array", "as_rows", "class_indices", "column_name"]
+
+Array = NDArray[Any]
+
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
+CHANNELS = (1, 3, 4)
+
+
+def as_rows(
+    array: Array,
+    name: str,
+    *,
+    support: Support | None = None,
+    default: Support | None = None,
+    labels: Array | None = None,
+    class_names: tuple[str, ...] = (),
+    column_names: Sequence[str] = (),
+) -> Rows:
+    """Check an array (N, …) and lay it out as the examples (N, *event) of a source.
+
+    Args:
+        array: booleans, integers or floats; N is at least 1.
+        name: what to call the data in an error.
+        support: what the caller says that the values are; None to detect it.
+        default: what to take in place of detection.
+        labels: N integers or strings, or None.
+        class_names: what the labels mean, where they are already its indices.
+        column_names: of a table; empty where columns have numbers only.
+
+    Returns:
+        Rows whose ``x`` is a contiguous uint8 (Binary, up to 256 levels) or float32 tensor.
+
+    Raises:
+        InputError: another type of value, no values, NaN or infinity, or values that do not fit.
+    """
+    check_array(array, name, column_names)
+    x = channels_first(array)
+    warnings: list[str] = []
+    chosen = support or default or detected(x, warnings)
+    x = converted(x, chosen, name)
+    if isinstance(chosen, Real) and x.ndim == 2:
+        warnings += constant_columns(x, column_names)
+    if chosen == Discrete(256) and x.max() == 255 and ((x == 0) | (x == 255)).all():
+        warnings.append("All values are 0 or 255: --binarize threshold makes the data binary.")
+    indices = None
+    if labels is not None and class_names:
+        indices = torch.from_numpy(labels.astype(np.int64))
+    elif labels is not None:
+        indices, class_names = class_indices(labels, len(x), name)
+    return Rows(
+        x=torch.from_numpy(np.require(x, requirements=["C", "W"])),
+        support=chosen,
+        name=name,
+        labels=indices,
+        class_names=class_names,
+        column_names=tuple(column_names),
+        warnings=tuple(warnings),
+    )
+
+
+def column_name(index: int, names: Sequence[str] = ()) -> str:
+    """How a message calls a column: by its name, else by its number, counted from 0.
+
+    >>> column_name(1, ["age", "height"]), column_name(3)
+    ("'height'", '3')
+    """
+    return f"'{names[index]}'" if names else str(index)
+
+
+def check_array(array: Array, name: str, column_names: Sequence[str]) -> None:
+    """Refuse what is not an array of finite numbers that fit 32 bits, with an example axis."""
+    if array.dtype.kind not in "biuf":
+        raise refuse(
+            name, "booleans, integers or floats", f"dtype {array.dtype}", "convert it first"
+        )
+    if array.ndim < 2 or array.size == 0:
+        raise refuse(
+            name,
+            "an array (examples, …) of at least one example",
+            f"shape ({', '.join(map(str, array.shape))})",
+            "one row is one example",
+        )
+    if array.dtype.kind == "f":
+        bad, what = ~np.isfinite(array), "finite (no NaN, no infinity)"
+        if not bad.any() and array.dtype.itemsize > 4:
+            bad, what = np.abs(array) > MAX_FLOAT32, "within the range of 32-bit floats"
+        if bad.any():
+            row, *rest = (int(i) for i in np.unravel_index(bad.argmax(), bad.shape))
+            where = (
+                f"column {column_name(rest[0], column_names)}" if len(rest) == 1 else f"at {rest}"
+            )
+            given = f"{bad.sum()} other values, first in row {row}, {where} (counted from 0)"
+            raise refuse(name, what, given, "drop or fill them")
+
+
+def channels_first(array: Array) -> Array:
+    """Images as N×C×H×W, by the rule at the top of this file; other arrays as they are.
+
+    >>> channels_first(np.zeros((5, 8, 8))).shape, channels_first(np.zeros((5, 8, 6, 3))).shape
+    ((5, 1, 8, 8), (5, 3, 8, 6))
+    """
+    if array.ndim == 3:
+        return array[:, None]
+    if array.ndim != 4 or array.shape[3] not in CHANNELS:
+        return array
+    _, a, b, c = array.shape
+    if a in CHANNELS and not (a == b != c):  # a×b is square where only channels last makes it so
+        return array
+    return np.moveaxis(array, 3, 1)
+
+
+def detected(x: Array, warnings: list[str]) -> Support:
+    """The support by the rule at the top of this file; doubts become sentences in ``warnings``."""
+    low, high = x.min(), x.max()
+    if low >= 0 and high <= 1 and ((x == 0) | (x == 1)).all():
+        return Binary()
+    if x.dtype == np.uint8:
+        return Discrete(256)
+    if x.dtype.kind in "iu":
+        if low >= 0 and high <= 255:
+            return Discrete(int(high) + 1)
+        warnings.append(f"Integers from {low} to {high} are taken as real numbers.")
+    return Real()
+
+
+def converted(x: Array, support: Support, name: str) -> Array:
+    """``x`` as uint8 or float32, after checking that every value belongs to ``support``."""
+    if isinstance(support, Real):
+        return x.astype(np.float32, copy=False)
+    low, high = x.min(), x.max()
+    whole = x.dtype.kind in "biu" or bool((x == np.rint(x)).all())
+    if low < 0 or high > support.levels - 1 or not whole:
+        given = f"{support} for {'' if whole else 'fractional '}values from {low:g} to {high:g}"
+        raise refuse("support", f"one that holds every value of {name}", given, "or say real")
+    return x.astype(np.uint8 if support.levels <= 256 else np.float32)
+
+
+def constant_columns(x: Array, column_names: Sequence[str]) -> list[str]:
+    """A sentence that names the columns of ``x`` (N, D) that never change, if there are any."""
+    constant = np.flatnonzero((x == x[:1]).all(axis=0)) if len(x) > 1 else np.zeros(0, int)
+    if not len(constant):
+        return []
+    shown = ", ".join(f"column {column_name(int(i), column_names)}" for i in constant[:5])
+    more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
+    return [f"Never changing, so without information: {shown}{more}."]
+
+
+def class_indices(labels: Array, num_rows: int, name: str) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """Labels as int64 class indices (N,), with a name per class where the labels are not 0 … n-1.
+
+    >>> class_indices(np.array(["b", "a", "b"]), 3, "x.npz")
+    (tensor([1, 0, 1]), ('a', 'b'))
+
+    Raises:
+        InputError: not one integer or string per example.
+    """
+    if labels.shape not in ((num_rows,), (num_rows, 1)):
+        raise InputError(
+            f"'labels' must be one per example of {name}, got shape "
+            f"({shown_shape(labels.shape)}) for {num_rows} examples"
+        )
+    if labels.dtype.kind not in "biuU":
+        raise refuse(
+            "labels", "integers or strings", f"dtype {labels.dtype}", "convert them first"
+        )
+    values, indices = np.unique(labels.ravel(), return_inverse=True)
+    plain = labels.dtype.kind != "U" and int(values[0]) == 0 and int(values[-1]) == len(values) - 1
+    names = () if plain else tuple(str(value) for value in values)
+    return torch.from_numpy(indices.astype(np.int64)), names

@@ -1,0 +1,55 @@
+"""The Bernoulli over binary elements, from logits.
+
+log P(x) = Σ x·l − softplus(l): exact for every logit, no probability is ever clamped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lowerbound._shapes import sum_event
+from lowerbound.distributions.base import Distribution, Likelihood
+from lowerbound.distributions.support import Binary, Support
+
+__all__ = ["Bernoulli", "BernoulliLikelihood"]
+
+
+@dataclass(frozen=True)
+class Bernoulli(Distribution):
+    """Independent binary elements with log-odds ``logits`` (…, *event)."""
+
+    logits: Tensor
+    event_ndim: int = 1
+
+    @property
+    def mean(self) -> Tensor:
+        """P(x = 1), (…, *event)."""
+        return torch.sigmoid(self.logits)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-mass of ``x`` in {0, 1}, nats, (…)."""
+        x = x.to(self.logits.dtype)
+        return sum_event(x * self.logits - F.softplus(self.logits), self.event_ndim)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """One draw of zeros and ones, uint8."""
+        u = torch.empty_like(self.logits).uniform_(generator=generator)
+        return (u < self.mean).to(torch.uint8)
+
+
+class BernoulliLikelihood(Likelihood):
+    """p(x|z) for binary data: the decoder gives logits."""
+
+    name: ClassVar[str] = "bernoulli"
+    supports: ClassVar[tuple[type[Support], ...]] = (Binary,)
+    num_outputs: ClassVar[int] = 1
+
+    def forward(self, raw: Tensor, x: Tensor | None = None) -> Bernoulli:
+        """Bernoulli(x; logits) from raw outputs; see `Likelihood.forward`."""
+        # Beyond ±1e4 a logit says nothing more, and 784 of them must not overflow a sum.
+        return Bernoulli(self.outputs(raw)[0].clamp(-1e4, 1e4), len(self.event_shape))

@@ -1,0 +1,89 @@
+r"""The logistic distribution discretised to ``levels`` values.
+
+On the grid c_k = 2(k + ½)/levels − 1 with half-bin h = 1/levels,
+P(k) = sigmoid((c_k + h − μ)/s) − sigmoid((c_k − h − μ)/s), the first and last bin being open.
+With b and a the two arguments, σ(b) − σ(a) = σ(b) σ(−a) (1 − e^{a−b}), whose logarithm is a sum of
+three terms that are finite wherever μ and log s are: no probability is clamped, so the bound stays
+a bound.
+
+References:
+    Kingma et al., Improved Variational Inference with Inverse Autoregressive Flow, 2016.
+    Salimans et al., PixelCNN++, 2017.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lowerbound._shapes import sum_event
+from lowerbound.distributions.base import Distribution, Likelihood
+from lowerbound.distributions.support import Binary, Discrete, Support
+
+__all__ = ["DiscretizedLogistic", "LogisticLikelihood"]
+
+
+@dataclass(frozen=True)
+class DiscretizedLogistic(Distribution):
+    """Integers 0 … levels − 1 under a logistic of mean ``loc`` on the grid from −1 to 1.
+
+    Args:
+        loc: location (…, *event) on the axis where the levels fill [−1, 1].
+        log_scale: log of the logistic's scale on that axis, broadcastable to ``loc``.
+        levels: number of values.
+        event_ndim: how many trailing axes are the event.
+    """
+
+    loc: Tensor
+    log_scale: Tensor
+    levels: int
+    event_ndim: int = 1
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-mass of levels ``x``, nats, (…)."""
+        x = x.to(self.loc.dtype)
+        inverse_scale = torch.exp(-self.log_scale)
+        width = 2 / self.levels * inverse_scale
+        a = ((2 / self.levels) * x - 1 - self.loc) * inverse_scale
+        below_b = torch.where(x >= self.levels - 1, 0.0, F.logsigmoid(a + width))
+        above_a = torch.where(x <= 0, 0.0, F.logsigmoid(-a))
+        inner = (x > 0) & (x < self.levels - 1)
+        inside = torch.where(inner, torch.log(-torch.expm1(-width)), 0.0)
+        return sum_event(below_b + above_a + inside, self.event_ndim)
+
+    @property
+    def mean(self) -> Tensor:
+        """Expected level Σ_k P(x > k), (…, *event), exact."""
+        inverse_scale = torch.exp(-self.log_scale)
+        total = torch.zeros_like(self.loc)
+        for k in range(1, self.levels):
+            total += torch.sigmoid((self.loc + 1 - 2 * k / self.levels) * inverse_scale)
+        return total
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """One draw of levels: uint8 up to 256 of them, else int64."""
+        u = torch.empty_like(self.loc).uniform_(generator=generator)
+        value = self.loc + torch.exp(self.log_scale) * torch.logit(u)
+        level = torch.floor((value + 1) * (self.levels / 2)).clamp(0, self.levels - 1)
+        return level.detach().to(torch.uint8 if self.levels <= 256 else torch.int64)
+
+
+class LogisticLikelihood(Likelihood):
+    """p(x|z) for levels: the decoder gives a location and a log-scale per element."""
+
+    name: ClassVar[str] = "logistic"
+    supports: ClassVar[tuple[type[Support], ...]] = (Discrete, Binary)
+    num_outputs: ClassVar[int] = 2
+
+    def forward(self, raw: Tensor, x: Tensor | None = None) -> DiscretizedLogistic:
+        """Discretised logistic from raw outputs; see `Likelihood.forward`."""
+        loc, log_scale = self.outputs(raw)
+        levels = 2 if isinstance(self.support, Binary) else self.support.levels  # type: ignore[union-attr]
+        # At the lower end a bin is e⁵ scales wide: sharper cannot be told apart by any level.
+        # A neutral start of a few bins' width learns faster than one of the whole axis.
+        log_scale = (log_scale - 2).clamp(-5.0 - torch.log(torch.tensor(levels / 2.0)), 5.0)
+        return DiscretizedLogistic(loc.clamp(-1e3, 1e3), log_scale, levels, len(self.event_shape))

@@ -1,0 +1,230 @@
+"""The promise of a model: a per-example `Bound` in nats, draws from p(x), and nothing hidden.
+
+The rest of the library sees a model through this class alone. Whatever a model needs at random it
+asks for beforehand, as `noise`: its bound is a deterministic function of (x, context, noise), so
+that batch size, number of workers and resuming change nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lowerbound._random import generator_for
+from lowerbound._shapes import shown_shape
+from lowerbound.data import Source
+from lowerbound.distributions import Distribution, Support
+from lowerbound.errors import InputError, refuse
+from lowerbound.objectives import Bound, Noise
+
+__all__ = ["Draw", "Model", "concatenate_noise"]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Draws z_k ~ q(z|x) and what they weigh.
+
+    Args:
+        log_weight: log p(x, z_k) − log q(z_k|x), (K, B), nats.
+        latents: the draws by name, each (K, B, …).
+    """
+
+    log_weight: Tensor
+    latents: dict[str, Tensor]
+
+
+def concatenate_noise(parts: Sequence[Noise]) -> dict[str, Tensor]:
+    """Join noises along the batch: each tensor is (num_samples, batch_size, …)."""
+    return {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
+
+
+class Model(nn.Module, ABC):
+    """Base of all models.
+
+    Args:
+        event_shape: shape of one example.
+        support: what values an element can take.
+    """
+
+    name: ClassVar[str]
+    is_likelihood: ClassVar[bool] = True
+    has_encoder: ClassVar[bool] = True
+    closed_form: ClassVar[bool] = False
+    """Whether the bound is computed exactly and is all there is to know of log p(x)."""
+    calibrated: Tensor
+
+    def __init__(self, event_shape: Sequence[int], support: Support) -> None:
+        super().__init__()
+        self.event_shape, self.support = tuple(event_shape), support
+        self.context: Any = None
+        self.options: Any = None
+        self.register_buffer("calibrated", torch.tensor(False))
+
+    # --- randomness -------------------------------------------------------------------------
+
+    @abstractmethod
+    def noise(
+        self, batch_size: int, num_samples: int = 1, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Every random tensor that `bound` and `draw` need, each (num_samples, batch_size, …)."""
+
+    def judging_noise(
+        self, rows: Iterable[int], num_samples: int = 1, seed: int = 0
+    ) -> dict[str, Tensor]:
+        """Noise of each row from (seed, row): how rows are batched changes nothing."""
+        device = self.calibrated.device
+        return concatenate_noise(
+            [
+                self.noise(1, num_samples, generator_for("judge", seed, row, device=device))
+                for row in rows
+            ]
+        )
+
+    def _given(
+        self,
+        x: Tensor,
+        num_samples: int,
+        noise: Noise | None,
+        generator: torch.Generator | None,
+    ) -> Noise:
+        """The noise that was given, drawn by the generator, or the judging noise of seed 0."""
+        if noise is not None:
+            return noise
+        if generator is not None:
+            return self.noise(len(x), num_samples, generator)
+        return self.judging_noise(range(len(x)), num_samples)
+
+    # --- the bound --------------------------------------------------------------------------
+
+    @abstractmethod
+    def bound(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        num_samples: int = 1,
+        noise: Noise | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        """The bound on log p(x|context) of each example.
+
+        Args:
+            x: examples (B, *event) in the units of the source.
+            context: (B, …) or None.
+            num_samples: Monte Carlo samples M per example; the reconstruction is their mean.
+            noise: what `noise` gave; without noise and generator the judging noise of seed 0.
+            generator: draws the noise where none is given.
+
+        Returns:
+            A `Bound` of (B,) tensors in nats.
+        """
+
+    def draw(
+        self,
+        x: Tensor,
+        num_samples: int,
+        context: Tensor | None = None,
+        *,
+        noise: Noise | None = None,
+        path: bool = False,
+    ) -> Draw:
+        """Draws from q(z|x) with their importance weights.
+
+        With ``path`` the parameters of q are detached inside log q (not inside z), which leaves
+        the gradient along the sample's path alone.
+
+        Raises:
+            InputError: the model has no importance weights.
+        """
+        raise InputError(f"a model of kind '{self.name}' has no importance weights; use its bound")
+
+    def log_weight(
+        self,
+        x: Tensor,
+        num_samples: int,
+        context: Tensor | None = None,
+        *,
+        noise: Noise | None = None,
+    ) -> Tensor:
+        """log p(x, z_k) − log q(z_k|x) for z_k ~ q(z|x): (K, B), nats."""
+        return self.draw(x, num_samples, context, noise=noise).log_weight
+
+    # --- generation -------------------------------------------------------------------------
+
+    @abstractmethod
+    def sample(
+        self,
+        num: int,
+        context: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        mean: bool = False,
+    ) -> Tensor:
+        """Draws from p(x), or with ``mean`` the means of p(x|z) for z ~ p(z): (num, *event)."""
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Distribution:
+        """q(z|x)."""
+        raise InputError(f"a model of kind '{self.name}' has no encoder")
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
+        """p(x|z) for latents (N, d)."""
+        raise InputError(f"a model of kind '{self.name}' has no decoder")
+
+    # --- training ---------------------------------------------------------------------------
+
+    def calibrate(self, source: Source) -> None:
+        """Measure on the training set what the model must know of its scale; once."""
+        if not bool(self.calibrated):
+            self._calibrate(source)
+            self.calibrated.fill_(True)
+
+    def _calibrate(self, source: Source) -> None:
+        return
+
+    def settle(self, source: Source) -> None:
+        """Compute what judging needs from the training set, such as an optimal sigma."""
+        return
+
+    def phases(self) -> list[tuple[str, list[nn.Parameter], float]]:
+        """(name, parameters, share of the run) of each phase of training; the shares sum to 1."""
+        return [("all", list(self.parameters()), 1.0)]
+
+    def fit_exactly(self, source: Source) -> bool:
+        """Fit in closed form in place of the training loop; False where there is none."""
+        return False
+
+    def notes(self) -> list[str]:
+        """Sentences that a reader of the model's nats should know."""
+        return []
+
+    @property
+    def evidence_kind(self) -> str:
+        """What the log-likelihood is: ``"lower bound"``, ``"exact"`` or ``"estimate"``."""
+        return "lower bound"
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of learned numbers."""
+        return sum(p.numel() for p in self.parameters())
+
+    def check(self, x: Tensor, name: str = "x") -> None:
+        """Refuse examples of another shape, or of values that the support does not hold."""
+        if tuple(x.shape[1:]) != self.event_shape:
+            raise refuse(
+                name,
+                f"examples of shape {shown_shape(self.event_shape)}",
+                shown_shape(x.shape[1:]) or "scalars",
+                "use the data, or the --image-size, that the model was trained with",
+            )
+        if not self.support.contains(x):
+            raise refuse(
+                name,
+                f"{self.support} data",
+                f"values from {float(x.min()):g} to {float(x.max()):g}",
+                "prepare the data as for training (--binarize, --support)",
+            )

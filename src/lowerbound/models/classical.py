@@ -1,0 +1,237 @@
+"""Probabilistic PCA: the linear Gaussian latent variable model, fitted and judged in closed form.
+
+    z ~ N(0, I_k),  x | z ~ N(W z + μ, σ² I).
+
+With λ₁ ≥ … ≥ λ_D the eigenvalues of the training covariance and U its eigenvectors, the maximum
+likelihood solution is μ = mean, σ² = mean of λ_{k+1..D}, W = U_k (Λ_k − σ²)^½. Its columns are
+orthogonal, so that the exact posterior is the diagonal Gaussian N(M⁻¹Wᵀ(x − μ), σ² M⁻¹) with
+M = WᵀW + σ² I = Λ_k, and the bound is log p(x) itself.
+
+Discrete data are dequantised uniformly, x + u with u ~ U[0, 1) per element: E_u log p(x + u) is
+computed in closed form, and is a lower bound on log P(x).
+
+References:
+    Tipping and Bishop, Probabilistic Principal Component Analysis, 1999.
+    Theis, van den Oord and Bethge, A note on the evaluation of generative models, 2016.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lowerbound._shapes import num_elements
+from lowerbound.data import Source
+from lowerbound.distributions import DiagonalGaussian, Real, Support, kl_gaussian
+from lowerbound.errors import refuse
+from lowerbound.models.base import Draw, Model
+from lowerbound.objectives import Bound, Noise
+
+__all__ = ["PPCAOptions", "ProbabilisticPCA"]
+
+
+@dataclass(frozen=True)
+class PPCAOptions:
+    """Options of probabilistic PCA."""
+
+    latent_dim: int = 40
+    """Number of latent dimensions k; fewer than the data have."""
+
+    def __post_init__(self) -> None:
+        if self.latent_dim < 1:
+            raise refuse("latent_dim", "at least 1", self.latent_dim)
+
+
+class ProbabilisticPCA(Model):
+    """Probabilistic PCA with ``latent_dim`` components, in float64.
+
+    Args:
+        event_shape: shape of one example; D is its number of elements.
+        support: discrete data are dequantised uniformly.
+        latent_dim: k, at most D − 1.
+    """
+
+    name: ClassVar[str] = "ppca"
+    closed_form: ClassVar[bool] = True
+    MIN_VARIANCE: ClassVar[float] = 1e-6
+
+    mu: Tensor
+    weight: Tensor
+    eigenvalues: Tensor
+    variance: Tensor
+
+    def __init__(self, event_shape: Sequence[int], support: Support, latent_dim: int) -> None:
+        super().__init__(event_shape, support)
+        size = num_elements(event_shape)
+        if latent_dim >= size:
+            raise refuse(
+                "latent_dim", f"below the {size} dimensions of the data", latent_dim
+            )
+        self.latent_dim = latent_dim
+        f64 = {"dtype": torch.float64}
+        self.register_buffer("mu", torch.zeros(size, **f64))
+        self.register_buffer("weight", torch.zeros(size, latent_dim, **f64))
+        self.register_buffer("eigenvalues", torch.ones(latent_dim, **f64))
+        self.register_buffer("variance", torch.ones((), **f64))
+
+    @classmethod
+    def build(
+        cls, event_shape: Sequence[int], support: Support, options: PPCAOptions = PPCAOptions()
+    ) -> ProbabilisticPCA:
+        """The model that ``options`` describe."""
+        model = cls(event_shape, support, options.latent_dim)
+        model.options = options
+        return model
+
+    @property
+    def dequantizes(self) -> bool:
+        """Whether uniform noise is added to make a density of a mass."""
+        return not isinstance(self.support, Real)
+
+    @property
+    def evidence_kind(self) -> str:
+        """Exact on real data, a lower bound where they had to be dequantised."""
+        return "lower bound" if self.dequantizes else "exact"
+
+    @property
+    def num_parameters(self) -> int:
+        """Free numbers: the mean, the plane with its variances, and sigma."""
+        size, k = len(self.mu), self.latent_dim
+        return size + size * k - k * (k - 1) // 2 + 1
+
+    @torch.no_grad()
+    def fit_exactly(self, source: Source) -> bool:
+        """Maximum likelihood from the eigenvectors of the training covariance."""
+        x = source.train.x.flatten(1)
+        mean = torch.zeros_like(self.mu)
+        for block in x.split(4096):
+            mean += block.to(self.mu).sum(0) / len(x)
+        covariance = torch.zeros(len(mean), len(mean)).to(self.mu)
+        for block in x.split(4096):
+            centered = block.to(self.mu) - mean
+            covariance += centered.mT @ centered / len(x)
+        if self.dequantizes:
+            mean = mean + 0.5
+            covariance.diagonal().add_(1 / 12)
+        eigenvalues, vectors = torch.linalg.eigh(covariance)
+        k = self.latent_dim
+        self.mu.copy_(mean)
+        self.variance.copy_(eigenvalues[:-k].mean().clamp_min(self.MIN_VARIANCE))
+        self.eigenvalues.copy_(eigenvalues[-k:].flip(0).clamp_min(float(self.variance)))
+        scale = (self.eigenvalues - self.variance).sqrt()
+        self.weight.copy_(vectors[:, -k:].flip(1) * scale)
+        self.calibrated.fill_(True)
+        return True
+
+    def noise(
+        self, batch_size: int, num_samples: int = 1, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Standard normal ``z``, and uniform ``u`` for the dequantisation of discrete data."""
+        like = self.mu.new_empty(num_samples, batch_size, self.latent_dim)
+        noise = {"z": like.normal_(generator=generator)}
+        if self.dequantizes:
+            u = self.mu.new_empty(num_samples, batch_size, len(self.mu))
+            noise["u"] = u.uniform_(generator=generator)
+        return noise
+
+    def _posterior(self, x: Tensor) -> DiagonalGaussian:
+        """The exact posterior at points ``x`` (…, D) of the real space."""
+        loc = (x - self.mu) @ self.weight / self.eigenvalues
+        return DiagonalGaussian(loc, 0.5 * torch.log(self.variance / self.eigenvalues))
+
+    def _points(self, x: Tensor) -> Tensor:
+        """Examples as real vectors (B, D); discrete ones at the middle of their cells."""
+        return x.flatten(1).to(self.mu) + (0.5 if self.dequantizes else 0.0)
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
+        """The posterior p(z|x), exact, (B, k)."""
+        return self._posterior(self._points(x))
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
+        """p(x|z) over (N, *event), in the units of the data."""
+        loc = z.to(self.mu) @ self.weight.mT + self.mu - (0.5 if self.dequantizes else 0.0)
+        return DiagonalGaussian(
+            loc.reshape(-1, *self.event_shape), 0.5 * self.variance.log(), len(self.event_shape)
+        )
+
+    def bound(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        num_samples: int = 1,
+        noise: Noise | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        """See `Model.bound`; every term is exact, and noise is not used."""
+        points = self._points(x)
+        q = self._posterior(points)
+        residual = points - self.mu - q.loc @ self.weight.mT
+        shrinkage = self.variance / self.eigenvalues
+        # E‖x − Wz − μ‖²: at the posterior mean, plus what the posterior's spread adds.
+        error = residual.square().sum(-1) + ((self.eigenvalues - self.variance) * shrinkage).sum()
+        kl = kl_gaussian(q)
+        if self.dequantizes:
+            # Uniform noise has variance 1/12 per element, here pushed through both terms.
+            size = len(self.mu)
+            error = error + (size - self.latent_dim + shrinkage.square().sum()) / 12
+            gain = (self.eigenvalues - self.variance) / self.eigenvalues.square()
+            kl = kl + gain / 24
+        log_variance = math.log(2 * math.pi) + self.variance.log()
+        reconstruction = -0.5 * (len(self.mu) * log_variance + error / self.variance)
+        return Bound(reconstruction, {"kl": kl.sum(-1)}, {"kl": kl})
+
+    def draw(
+        self,
+        x: Tensor,
+        num_samples: int,
+        context: Tensor | None = None,
+        *,
+        noise: Noise | None = None,
+        path: bool = False,
+    ) -> Draw:
+        """See `Model.draw`; with the exact posterior the weights of real data are all p(x)."""
+        noise = self._given(x, num_samples, noise, None)
+        points = x.flatten(1).to(self.mu).expand(num_samples, -1, -1)
+        if self.dequantizes:
+            points = points + noise["u"]
+        q = self._posterior(points)
+        z = q.rsample(noise["z"])
+        loc = z @ self.weight.mT + self.mu
+        log_joint = DiagonalGaussian(loc, 0.5 * self.variance.log()).log_prob(points)
+        log_joint = log_joint + DiagonalGaussian(torch.zeros_like(z), self.mu.new_zeros(())).log_prob(z)
+        return Draw(log_joint - (q.detach() if path else q).log_prob(z), {"z": z})
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num: int,
+        context: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        mean: bool = False,
+    ) -> Tensor:
+        """See `Model.sample`; draws of discrete data are rounded down to their cell."""
+        z = self.mu.new_empty(num, self.latent_dim).normal_(generator=generator)
+        p = self.decode(z)
+        if mean:
+            return p.mean
+        x = p.sample(generator)
+        if not self.dequantizes:
+            return x
+        top = self.support.levels - 1  # type: ignore[union-attr]
+        return (x + 0.5).floor().clamp(0, top).to(torch.uint8 if top < 256 else torch.int64)
+
+    def notes(self) -> list[str]:
+        """What was done to make a density of discrete data."""
+        if not self.dequantizes:
+            return []
+        return [
+            "Probabilistic PCA saw uniformly dequantised data: its nats are a lower bound on the "
+            "log-probability of the discrete data."
+        ]

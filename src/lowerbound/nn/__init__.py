@@ -1,0 +1,6 @@
+"""Networks. They map tensors to tensors and know nothing of probability."""
+
+from lowerbound.nn.conv import ConvDecoder, ConvEncoder
+from lowerbound.nn.mlp import Mlp
+
+__all__ = ["ConvDecoder", "ConvEncoder", "Mlp"]

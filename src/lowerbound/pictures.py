@@ -1,0 +1,76 @@
+"""The pictures of a run: what the model makes, shown by `lowerbound.plots`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowerbound import plots
+from lowerbound.data import Source
+from lowerbound.evaluation import latent_means
+from lowerbound.generation import decode_plane, draw, interpolate, reconstruct
+from lowerbound.models import Model, ProbabilisticPCA
+
+__all__ = ["draw_pictures", "latents_picture"]
+
+NUM_DRAWS = 64
+NUM_LATENTS = 3000
+NUM_PATHS = 6
+
+
+def draw_pictures(
+    model: Model, source: Source, folder: Path, rows: Sequence[dict[str, Any]]
+) -> None:
+    """Write every picture that the model and its data allow into ``folder``.
+
+    Args:
+        model: trained, in eval mode.
+        source: its data; examples come from the test split.
+        folder: the run folder.
+        rows: of metrics.jsonl; empty for models that are fitted in closed form.
+    """
+    support, names = source.support, source.column_names
+    some = source.train[: slice(0, 5000).stop][0]
+    is_image = len(source.event_shape) == 3
+    num = NUM_DRAWS if is_image else 2000
+    draws, means = draw(model, num), draw(model, num, mean=True)
+    figure = plots.samples_figure(draws, means, support, source.event_shape, some, names)
+    plots.save_figure(figure, folder / "samples.png")
+    if model.has_encoder:
+        x = source.test[slice(0, 20 if is_image else 1000)][0]
+        figure = plots.reconstructions_figure(x, reconstruct(model, x), support, names)
+        plots.save_figure(figure, folder / "reconstructions.png")
+        plots.save_figure(latents_picture(model, source), folder / "latents.png")
+        half = min(NUM_PATHS, len(source.test) // 2)
+        start, end = source.test[slice(0, half)][0], source.test[slice(half, 2 * half)][0]
+        figure = plots.interpolations_figure(interpolate(model, start, end), support, names)
+        plots.save_figure(figure, folder / "interpolations.png")
+    if getattr(model, "latent_dim", None) == 2:
+        decoded, quantiles = decode_plane(model, 20 if is_image else 40)
+        figure = plots.plane_figure(decoded, support, quantiles)
+        plots.save_figure(figure, folder / "plane.png")
+    if rows:
+        plots.save_figure(plots.training_figure(rows), folder / "training.png")
+
+
+def latents_picture(model: Model, source: Source, method: str = "pca") -> Any:
+    """The latent plane of test examples beside their plane of principal components."""
+    x, labels = source.test[slice(0, NUM_LATENTS)]
+    z = latent_means(model, source.test, NUM_LATENTS)
+    class_names = source.context.names if source.context else ()
+    return plots.latents_figure(z, _principal_plane(x, source), labels, class_names, method)
+
+
+def _principal_plane(x: Tensor, source: Source) -> Tensor | None:
+    """First two principal components (N, 2) of examples, by the training set's directions."""
+    size = x[0].numel()
+    if size < 3 or size > 4096:
+        return None if size != 2 else x.flatten(1).double()
+    pca = ProbabilisticPCA(source.event_shape, source.support, 2)
+    pca.fit_exactly(source)
+    directions = torch.nn.functional.normalize(pca.weight, dim=0)
+    return (x.flatten(1).to(pca.mu) - pca.mu) @ directions

@@ -1,0 +1,302 @@
+"""A run: train, judge, draw. What the command line and `lowerbound.fit` share.
+
+A run folder holds all that is needed to repeat, continue, judge and use the run: config.yaml,
+metrics.jsonl, checkpoints/, model.safetensors with config.json, evaluation.json, the pictures and
+report.html.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from lowerbound.build import create_model, options_class, save_model
+from lowerbound.config import (
+    DEFAULT_STEPS,
+    RunConfig,
+    TrainingConfig,
+    load_config,
+    nearest,
+    validated,
+)
+from lowerbound.data import Rows, Source, load_data, load_rows
+from lowerbound.data.base import binarized
+from lowerbound.errors import InputError, refuse
+from lowerbound.evaluation import evaluate
+from lowerbound.files import save_json, save_text
+from lowerbound.models import Model
+from lowerbound.pictures import draw_pictures
+from lowerbound.report import write_report
+from lowerbound.training import History, fit_model
+from lowerbound.training.checkpoint import RunLock, load_newest, sweep
+from lowerbound.training.logs import Console
+from lowerbound.training.step import resolve_device, resolve_precision
+
+__all__ = ["Run", "fit", "new_folder", "resume", "rows_of", "run_config", "source_of", "train"]
+
+TRAIN_NUM_SAMPLES = 100
+MAX_JUDGED_ROWS = 10_000
+MADE_BY_US = (
+    "config.yaml config.json model.safetensors evaluation.json metrics.jsonl report.html "
+    "samples.png reconstructions.png latents.png interpolations.png plane.png training.png run.lock"
+).split()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run gives back.
+
+    Args:
+        model: averaged weights of the best validation, in eval mode.
+        history: metrics and length of the training.
+        evaluation: what evaluation.json holds; None for `fit` without a folder.
+        folder: where everything lies; None for `fit` without a folder.
+    """
+
+    model: Model
+    history: History
+    evaluation: dict[str, Any] | None = None
+    folder: Path | None = None
+
+
+def fit(
+    model: Model,
+    source: Source,
+    *,
+    out: Path | str | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    objective: str = "elbo",
+    overwrite: bool = False,
+    quiet: bool = False,
+    **options: Any,
+) -> Run:
+    """Train a model in place; it ends with the averaged weights of its best validation.
+
+    Args:
+        model: a model made for the source's shape and support.
+        source: what it learns from.
+        out: a run folder: checkpoints, the judgement and the pictures go there. Without one
+            nothing is written.
+        epochs: length in passes over the training set; or
+        steps: in optimiser steps (5,000 where no length is given); or
+        minutes: in minutes.
+        seed: same seed, same machine: same weights, bit for bit (for epochs and steps).
+        objective: what is maximised.
+        overwrite: replace an earlier run in ``out``.
+        quiet: no progress.
+        **options: any other field of `lowerbound.config.TrainingConfig`.
+
+    Raises:
+        InputError: an unknown option, or a source that does not fit the model.
+    """
+    given = {"epochs": epochs, "steps": steps, "minutes": minutes, "seed": seed}
+    given |= {"objective": objective, **options}
+    config = validated(TrainingConfig, given, "the arguments of fit")
+    model.check(source.train.x[:256], source.name)
+    console = Console(quiet)
+    if out is None:
+        return Run(model, fit_model(model, source, config, console=console))
+    full = RunConfig(
+        **asdict(config),
+        data=source.name,
+        model=model.name,
+        options=None if model.options is None else asdict(model.options),
+    )
+    folder = new_folder(Path(out), overwrite)
+    with RunLock(folder):
+        return _carry_out(full, model, source, folder, console)
+
+
+def train(
+    config: RunConfig, folder: Path | None = None, *, overwrite: bool = False, quiet: bool = False
+) -> Run:
+    """Load the data, build the model, train it, judge it, draw it.
+
+    Args:
+        config: everything about the run.
+        folder: the run folder; runs/DATA-MODEL-N where none is given.
+        overwrite: replace an earlier run there.
+        quiet: no progress.
+    """
+    console = Console(quiet)
+    config = resolved(config)
+    source = source_of(config)
+    for warning in source.warnings:
+        console.say(f"warning: {warning}")
+    model = create_model(config.model, source, **dict(config.options or {}))
+    config = replace(config, options=asdict(model.options))
+    folder = new_folder(folder or next_folder(config), overwrite)
+    with RunLock(folder):
+        console.say(_announcement(config, source, model, folder))
+        return _carry_out(config, model, source, folder, console)
+
+
+def resume(folder: Path, *, quiet: bool = False) -> Run:
+    """Continue a run from its newest good checkpoint, or complete what a finished one lacks.
+
+    Raises:
+        InputError: no run there, or its data have changed.
+        CheckpointError: it has checkpoints and all of them are bad.
+    """
+    config = run_config(folder)
+    console = Console(quiet)
+    with RunLock(folder):
+        source = source_of(config)
+        model = create_model(config.model, source, **dict(config.options or {}))
+        return _carry_out(config, model, source, folder, console, resuming=True)
+
+
+def _carry_out(
+    config: RunConfig,
+    model: Model,
+    source: Source,
+    folder: Path,
+    console: Console,
+    *,
+    resuming: bool = False,
+) -> Run:
+    """Train, save, judge and draw in a folder that is locked."""
+    checkpoint = None
+    if resuming:
+        sweep(folder)
+        checkpoint, rejected = load_newest(folder)
+        for reason in rejected:
+            console.say(f"warning: {reason}; falling back to an older checkpoint")
+        at = f"step {checkpoint.state['position']['step']:,}" if checkpoint else "the beginning"
+        console.say(f"resuming {folder} from {at}")
+    else:
+        save_text(folder / "config.yaml", config.to_yaml())
+    history = fit_model(
+        model, source, config.training(), folder=folder, checkpoint=checkpoint, console=console
+    )
+    save_model(folder, model)
+    console.say(f"judging on the test split (K = {TRAIN_NUM_SAMPLES})")
+    result = evaluate(
+        model, source, num_samples=TRAIN_NUM_SAMPLES, max_rows=MAX_JUDGED_ROWS
+    )
+    save_json(folder / "evaluation.json", result)
+    draw_pictures(model, source, folder, history.rows)
+    write_report(folder)
+    return Run(model, history, result, folder)
+
+
+def resolved(config: RunConfig) -> RunConfig:
+    """The configuration with every default that depends on the machine written out."""
+    device = resolve_device(config.device)
+    steps = config.steps
+    if steps is None and config.epochs is None and config.minutes is None:
+        steps = DEFAULT_STEPS
+    precision = resolve_precision(config.precision, device)
+    return replace(config, device=str(device), precision=precision, steps=steps)
+
+
+def source_of(config: RunConfig, data: str | None = None) -> Source:
+    """The data of a run, or other data prepared in the same way."""
+    return load_data(
+        data or config.data,
+        binarize=config.binarize,
+        image_size=config.image_size,
+        labels=config.labels,
+        support=config.support,
+        on_bad=config.on_bad,
+        seed=config.data_seed,
+    )
+
+
+def rows_of(config: RunConfig, data: str | None = None) -> Rows:
+    """Every example of the data, in its own order, prepared as for the run."""
+    rows = load_rows(
+        data or config.data,
+        image_size=config.image_size,
+        labels=config.labels,
+        support=config.support,
+        on_bad=config.on_bad,
+    )
+    return binarized(rows, config.binarize, config.data_seed)[0]
+
+
+def run_config(folder: Path) -> RunConfig:
+    """The configuration of a run folder.
+
+    Raises:
+        InputError: no run there, or a configuration that is not valid.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise InputError(
+            f"'{folder}' has no config.yaml; give the folder of a run that `lowerbound train` made"
+        )
+    return config_from(load_config(folder / "config.yaml"), str(folder / "config.yaml"))
+
+
+def config_from(values: Mapping[str, Any], where: str) -> RunConfig:
+    """A `RunConfig` from plain values; unknown keys are named with the nearest right one."""
+    plain = {k: v for k, v in values.items() if k != "options"}
+    config = validated(RunConfig, plain, where)
+    options = values.get("options")
+    if options is None:
+        return config
+    if not isinstance(options, Mapping):
+        raise refuse("options", "a mapping", options)
+    chosen = validated(options_class(config.model), options, f"options of {where}")
+    return replace(config, options=asdict(chosen))
+
+
+def next_folder(config: RunConfig) -> Path:
+    """runs/DATA-MODEL-N with the first N that is free."""
+    kind, _, rest = config.data.partition(":")
+    stem = kind if rest and kind != "folder" else Path(rest or kind).stem
+    number = 1
+    while (folder := Path("runs") / f"{stem or 'data'}-{config.model}-{number}").exists():
+        number += 1
+    return folder
+
+
+def new_folder(folder: Path, overwrite: bool) -> Path:
+    """A run folder that is empty, emptied of an earlier run, or refused.
+
+    Only files that a run makes are removed: a folder with anything else in it keeps the rest.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise refuse("out", "a folder", folder)
+    inhabitants = [p for p in folder.iterdir() if p.name != "run.lock"] if folder.exists() else []
+    if inhabitants and not overwrite:
+        raise refuse(
+            "out",
+            "an empty or new folder",
+            folder,
+            "choose another, continue it with --resume, or replace it with --overwrite",
+        )
+    if inhabitants:
+        with RunLock(folder):
+            for name in MADE_BY_US:
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return folder
+
+
+def newest_unfinished(root: Path = Path("runs")) -> Path:
+    """The run under ``root`` that was last written to and has no report yet."""
+    runs = [p.parent for p in root.glob("*/config.yaml") if not (p.parent / "report.html").exists()]
+    if not runs:
+        raise InputError(f"'resume' found no unfinished run under '{root}'; name one")
+    return max(runs, key=lambda run: (run / "config.yaml").stat().st_mtime)
+
+
+def _announcement(config: RunConfig, source: Source, model: Model, folder: Path) -> str:
+    shape = "×".join(str(n) for n in source.event_shape)
+    sizes = f"{len(source.train):,} + {len(source.validation):,} + {len(source.test):,}"
+    chosen = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "options"}
+    default = RunConfig()
+    said = {k: v for k, v in chosen.items() if v != getattr(default, k)}
+    said |= dict(config.options or {})
+    listed = ", ".join(f"{k}={v}" for k, v in said.items())
+    return (
+        f"{config.model} ({model.num_parameters:,} parameters) on {source.name}: {sizes} examples "
+        f"of {shape} {source.support} values\nconfiguration: {listed}\nrun folder: {folder}"
+    )

@@ -1,0 +1,85 @@
+"""Tables for the terminal: rows of text, the first being the heading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["comparison_table", "evaluation_table", "print_json", "print_table"]
+
+Rows = list[tuple[str, ...]]
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on standard output."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output, as wide as the terminal, or as its longest row in a pipe."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)
+    heading, *body = rows
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in heading:
+        table.add_column(name, overflow="fold")
+    for row in body:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    console.print(table)
+
+
+def evaluation_table(result: Mapping[str, Any]) -> Rows:
+    """What evaluation.json holds, for a person: quantity, value with its error, what it is."""
+    rows: Rows = [("quantity", "value", "what it is")]
+    bound, log_likelihood = result["bound"], result["log_likelihood"]
+    if bound is None:
+        rows.append(("bound", "–", str(result.get("reason", ""))))
+    else:
+        value = f"{bound['value']:.3f} ± {bound['standard_error']:.3f} nats"
+        rows.append(("bound", value, f"on log p(x), mean of {result['num_examples']:,} examples"))
+        for name, term in bound["terms"].items():
+            sign = "+" if name == "reconstruction" else "−"
+            what = "E log p(x|z)" if name == "reconstruction" else "rate, subtracted"
+            rows.append((f"  {sign} {name}", f"{term:.3f} nats", what))
+    if log_likelihood is not None:
+        k, size = log_likelihood["num_samples"], log_likelihood["effective_sample_size"]
+        value = f"{log_likelihood['value']:.3f} ± {log_likelihood['standard_error']:.3f} nats"
+        what = f"{log_likelihood['kind']}, K = {k:,}, effective sample size {size:.1f}"
+        rows.append(("log-likelihood", value, what))
+        rows.append(("gap", f"{result['gap']:.3f} nats", "log-likelihood − bound"))
+        rows.append(("bits/dim", f"{result['bits_per_dim']:.4f}", "−bound / (D ln 2)"))
+    for name, baseline in result["baselines"].items():
+        value = f"{baseline['log_likelihood']:.3f} nats"
+        rows.append((f"{name} beside it", value, f"{baseline['kind']}, as many latents"))
+    if result["reconstruction_mse"] is not None:
+        rows.append(("squared error", f"{result['reconstruction_mse']:.5g}", "per dimension, data units"))
+    if result["active_units"] is not None:
+        rows.append(("active units", f"{result['active_units']} of {result['latent_dim']}", ""))
+    return rows
+
+
+def comparison_table(results: Sequence[Mapping[str, Any]]) -> Rows:
+    """Runs beside one another."""
+    rows: Rows = [
+        ("run", "model", "data", "bound", "log-likelihood", "K", "bits/dim", "parameters")
+    ]
+    for r in results:
+        bound, ll = r["bound"], r["log_likelihood"]
+        rows.append(
+            (
+                r["run"],
+                r["model"],
+                f"{r['data']} ({r['split']}, {r['num_examples']:,})",
+                "–" if bound is None else f"{bound['value']:.2f} ± {bound['standard_error']:.2f}",
+                "–" if ll is None else f"{ll['value']:.2f} ± {ll['standard_error']:.2f}",
+                "–" if ll is None else f"{ll['num_samples']:,}",
+                "–" if r["bits_per_dim"] is None else f"{r['bits_per_dim']:.4f}",
+                f"{r['parameters']:,}",
+            )
+        )
+    return rows

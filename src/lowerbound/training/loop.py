@@ -1,0 +1,307 @@
+"""The training loop, one straight function.
+
+Data stay on the device as they came and batches are index selections; the loss is accumulated as
+a tensor and read once per log interval, the only place where the loop waits for the device. A step
+whose loss or gradient is not finite is skipped on the device, without being looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowerbound._random import generator_for, permutation
+from lowerbound._shapes import num_elements
+from lowerbound.config import TrainingConfig
+from lowerbound.data import Source
+from lowerbound.errors import DivergedError, Interrupted
+from lowerbound.evaluation import Judge
+from lowerbound.models import Model, concatenate_noise
+from lowerbound.training.checkpoint import Checkpoint
+from lowerbound.training.logs import Console, MetricsLog
+from lowerbound.training.schedule import Length, learning_rate
+from lowerbound.training.state import TrainState
+from lowerbound.training.step import Step, resolve_device, resolve_precision
+
+__all__ = ["History", "fit_model"]
+
+NOISE_BLOCK = 64
+SECONDS_BETWEEN_LOGS = 1.0
+SECONDS_BETWEEN_CHECKPOINTS = 300.0
+MAX_SKIPPED_IN_A_ROW = 10
+MAX_VALIDATION_ROWS = 10_000
+
+
+@dataclass
+class History:
+    """What training leaves beside the model.
+
+    Args:
+        rows: the rows of metrics.jsonl.
+        seconds: of training and validation.
+        stopped_early: whether the validation bound had stopped improving.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    steps: int = 0
+    best_step: int | None = None
+    stopped_early: bool = False
+
+
+def fit_model(
+    model: Model,
+    source: Source,
+    config: TrainingConfig,
+    *,
+    folder: Path | None = None,
+    checkpoint: Checkpoint | None = None,
+    console: Console | None = None,
+) -> History:
+    """Train ``model`` in place; it ends as the average of the best validation, in eval mode.
+
+    Args:
+        model: the model.
+        source: what it learns from; the test split is never looked at.
+        config: how.
+        folder: where checkpoints and metrics go; nothing is written without one.
+        checkpoint: where to continue from.
+        console: who tells the person that waits.
+
+    Raises:
+        DivergedError: ten steps in a row were not finite.
+        Interrupted: asked to stop, having saved.
+    """
+    console = console or Console(quiet=True)
+    device = resolve_device(config.device)
+    model.calibrate(source)
+    model.to(device)
+
+    # --- models with a closed form have no loop
+    if model.fit_exactly(source):
+        console.say("fitted in closed form; the length of the run is not used")
+        model.eval()
+        return History()
+
+    # --- state, and the order of everything random
+    batch_size = min(config.batch_size, len(source.train))
+    num_batches = len(source.train) // batch_size
+    length = Length.of(config, num_batches)
+    step_module = Step(model, config, resolve_precision(config.precision, device))
+    state = TrainState(model, config)
+    if checkpoint is not None:
+        state.restore(checkpoint)
+    position, facts = state.position, {"fingerprint": source.fingerprint, "seed": config.seed}
+    log = MetricsLog(folder, position.metrics_bytes)
+    train = source.train.to(device)
+    judge = Judge(source.validation, device, MAX_VALIDATION_ROWS)
+    meter = Meter(device)
+    history = History(log.rows)
+    order, epoch = torch.empty(0), -1
+    num_dims = num_elements(model.event_shape)
+    started = time.perf_counter() - position.seconds
+    saved_at = time.perf_counter()
+
+    with console, _stop_signal(folder is not None) as stop:
+        while not position.finished:
+            progress = length.progress(position.step, position.seconds)
+
+            # --- one step: a batch by index, its noise by count, the loss, the update
+            if position.step // num_batches != epoch:
+                epoch = position.step // num_batches
+                order = permutation(len(train), "epoch", config.seed, epoch).to(device)
+            first = position.step % num_batches * batch_size
+            generator = generator_for("data", config.seed, position.step, device=device)
+            x, context = train.draw(order[first : first + batch_size], generator)
+            noise = training_noise(model, batch_size, config, position.step)
+            model.train()
+            loss, bound = step_module(x, context, noise, progress)
+            loss.mean().backward()  # type: ignore[no-untyped-call]
+            rate = learning_rate(progress, config.learning_rate, config.warmup)
+            usable = _update(state, rate, config.clip)
+            meter.add(loss, bound.terms(), usable)
+            position.step += 1
+            state.average.update(position.step)
+            position.seconds = time.perf_counter() - started
+            progress = length.progress(position.step, position.seconds)
+
+            # --- once a second: read the meter, the only wait for the device
+            due = progress * config.validations >= position.validations + 1 or progress >= 1
+            if due or meter.seconds() >= SECONDS_BETWEEN_LOGS:
+                row = meter.read(position, batch_size, num_dims)
+                row |= {"epoch": position.step / num_batches, "learning_rate": rate}
+                row["beta"] = step_module.weights(progress).beta
+                log.add(kind="train", **row)
+                console.progress(progress, row)
+                _refuse_divergence(position.skipped_in_a_row, folder, position.best_step)
+
+            # --- validation: the unweighted bound of the averaged weights
+            if due:
+                judged = state.average.judged()
+                judged.settle(source)
+                row = judge(judged) | {"step": position.step, "epoch": position.step / num_batches}
+                position.validations = math.floor(progress * config.validations + 1e-9)
+                better = math.isfinite(row["bound"]) and (
+                    position.best is None or row["bound"] > position.best
+                )
+                position.since_best = 0 if better else position.since_best + 1
+                if better:
+                    position.best, position.best_step = row["bound"], position.step
+                    state.best = {k: v.clone() for k, v in judged.state_dict().items()}
+                history.stopped_early = position.since_best >= config.patience and progress < 1
+                position.finished = progress >= 1 or history.stopped_early
+                position.seconds = time.perf_counter() - started
+                log.add(kind="validation", seconds=position.seconds, best=better, **row)
+                console.validation(progress, log.rows[-1])
+
+            # --- save: at every validation, every five minutes, and when asked to stop
+            position.metrics_bytes = log.num_bytes
+            late = time.perf_counter() - saved_at > SECONDS_BETWEEN_CHECKPOINTS
+            if folder is not None and (due or late or stop.number):
+                state.save(folder, facts)
+                saved_at = time.perf_counter()
+            if stop.number and not position.finished:
+                raise Interrupted(
+                    f"stopped at step {position.step:,} and saved; continue with "
+                    f"`lowerbound train --resume {folder}`",
+                    stop.number,
+                )
+
+    # --- the model that was promised: averaged weights of the best validation
+    if state.best:
+        model.load_state_dict(state.best)
+    model.eval()
+    history.seconds, history.steps = position.seconds, position.step
+    history.best_step = position.best_step
+    return history
+
+
+def training_noise(
+    model: Model, batch_size: int, config: TrainingConfig, step: int
+) -> dict[str, Tensor]:
+    """Noise of a step, by blocks of the global batch: device and worker count change nothing."""
+    device = model.calibrated.device
+    parts = []
+    for block, first in enumerate(range(0, batch_size, NOISE_BLOCK)):
+        generator = generator_for("noise", config.seed, step, block, device=device)
+        size = min(NOISE_BLOCK, batch_size - first)
+        parts.append(model.noise(size, config.num_samples, generator))
+    return concatenate_noise(parts)
+
+
+def _update(state: TrainState, rate: float, clip: float) -> Tensor:
+    """Clip and step in one pass over the weights; a gradient that is not finite moves nothing.
+
+    The fused optimiser divides by ``grad_scale`` and does nothing where ``found_inf`` is 1 (as it
+    does for loss scaling): clipping costs no pass of its own, and skipping no synchronisation.
+    """
+    optimizer = state.optimizer
+    gradients = [p.grad for p in state.names if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    usable = norm.isfinite()
+    optimizer.grad_scale = (norm / clip).clamp_min(1.0)  # type: ignore[attr-defined]
+    optimizer.found_inf = (~usable).float()  # type: ignore[attr-defined]
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return usable
+
+
+def _refuse_divergence(skipped_in_a_row: int, folder: Path | None, best_step: int | None) -> None:
+    if skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+        good = f"; the last good state is in '{folder}' (best step {best_step})" if folder else ""
+        raise DivergedError(
+            f"{skipped_in_a_row} steps in a row had a loss or gradient that is not finite, and "
+            f"were skipped; try a lower --learning-rate or --clip, or --precision float32{good}"
+        )
+
+
+class Meter:
+    """Sums over the steps since the last log, kept on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.names: list[str] = []
+        self.in_a_row = torch.zeros((), device=device)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new interval."""
+        self.started = time.perf_counter()
+        self.steps = 0
+        self.sums: Tensor | None = None
+
+    def seconds(self) -> float:
+        """Length of the interval so far."""
+        return time.perf_counter() - self.started
+
+    @torch.no_grad()
+    def add(self, loss: Tensor, terms: dict[str, Tensor], usable: Tensor) -> None:
+        """Take in a step; a skipped one counts as skipped and adds nothing else."""
+        self.names = list(terms)
+        means = torch.stack([loss.mean(), *(t.mean() for t in terms.values())])
+        values = torch.cat([usable.to(means).reshape(1), torch.where(usable, means, 0.0)])
+        self.sums = values if self.sums is None else self.sums + values
+        self.in_a_row = torch.where(usable, 0.0, self.in_a_row + 1)
+        self.steps += 1
+
+    def read(self, position: Any, batch_size: int, num_dims: int) -> dict[str, Any]:
+        """Means over the interval, in nats; updates the position's count of skipped steps."""
+        assert self.sums is not None
+        used, loss, *means = self.sums.tolist()
+        position.skipped += self.steps - int(used)
+        position.skipped_in_a_row = int(self.in_a_row)
+        scale = 1 / used if used else math.nan
+        terms = {name: value * scale for name, value in zip(self.names, means, strict=True)}
+        bound = 2 * terms["reconstruction"] - sum(terms.values())
+        row = {
+            "step": position.step,
+            "seconds": position.seconds,
+            "images_per_second": batch_size * self.steps / max(self.seconds(), 1e-9),
+            "loss": loss * scale,
+            "bound": bound,
+            **terms,
+            "bits_per_dim": -bound / (num_dims * math.log(2)),
+            "skipped": position.skipped,
+        }
+        self.reset()
+        return row
+
+
+@dataclass
+class _Stop:
+    number: int = 0
+
+
+@contextlib.contextmanager
+def _stop_signal(active: bool) -> Iterator[_Stop]:
+    """Turn the first Ctrl-C or SIGTERM into a request to save and stop; the second kills."""
+    stop = _Stop()
+    if not active or threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def request(number: int, frame: Any) -> None:
+        stop.number = number
+        for n in before:
+            signal.signal(n, signal.SIG_DFL)
+
+    for n in before:
+        signal.signal(n, request)
+    try:
+        yield stop
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)

@@ -1,0 +1,95 @@
+"""Everything a run remembers, in one place, and how it goes into a checkpoint and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowerbound.config import TrainingConfig
+from lowerbound.errors import CheckpointError, InputError
+from lowerbound.models import Model
+from lowerbound.training.checkpoint import (
+    Checkpoint,
+    optimizer_tensors,
+    prune,
+    restore_optimizer,
+    save_checkpoint,
+)
+from lowerbound.training.ema import Average
+
+__all__ = ["Position", "TrainState"]
+
+
+@dataclass
+class Position:
+    """Where a run stands: plain numbers, from which data order and noise follow."""
+
+    step: int = 0
+    seconds: float = 0.0
+    validations: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    since_best: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    metrics_bytes: int = 0
+    finished: bool = False
+
+
+class TrainState:
+    """The model, its average, the optimiser and the position.
+
+    Args:
+        model: the model that is trained, on its device.
+        config: learning rate, weight decay and the average's decay.
+    """
+
+    def __init__(self, model: Model, config: TrainingConfig) -> None:
+        self.model = model
+        self.average = Average(model, config.average)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        if not parameters:
+            raise InputError(f"a model of kind '{model.name}' has nothing to train")
+        self.optimizer = torch.optim.AdamW(
+            parameters,
+            lr=config.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.names = {parameter: name for name, parameter in model.named_parameters()}
+        self.position = Position()
+        self.best: dict[str, Tensor] = {}  # averaged weights of the best validation
+
+    def save(self, run: Path, facts: dict[str, Any]) -> Path:
+        """Write a checkpoint of everything, then prune the older ones."""
+        tensors = {
+            "model": self.model.state_dict(),
+            "average": self.average.judged().state_dict(),
+            "optimizer": optimizer_tensors(self.optimizer, self.names),
+            "best": self.best,
+        }
+        state = {"position": asdict(self.position), "facts": facts}
+        path = save_checkpoint(run, self.position.step, tensors, state)
+        prune(run, self.position.best_step)
+        return path
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a verified checkpoint.
+
+        Raises:
+            CheckpointError: it belongs to another model.
+        """
+        try:
+            self.model.load_state_dict(checkpoint.tensors["model"])
+            self.average.model.load_state_dict(checkpoint.tensors["average"])
+            restore_optimizer(self.optimizer, self.names, checkpoint.tensors["optimizer"])
+            self.best = checkpoint.tensors["best"]
+            self.position = Position(**checkpoint.state["position"])
+        except (RuntimeError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"'{checkpoint.path}' does not fit the model: {reason}") from error
