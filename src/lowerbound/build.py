@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,10 +117,8 @@ def create_model(
     if context is not None:
         raise refuse("context", "None in this version", context)
     model_class, options_type = model_entry(name).load()
-    known = {field.name for field in fields(options_type)}
     parts = {k: options.pop(k) for k in ("encoder", "decoder", "prior") if k in options}
     chosen = validated(options_type, options, f"the options of model '{name}'")
-    del known
     if isinstance(event_shape_or_source, Source):
         source = event_shape_or_source
         if support is not None and support not in (source.support, str(source.support)):
@@ -173,9 +171,11 @@ def load_model(folder: Path | str, model: nn.Module | None = None) -> Model:
     folder = Path(folder)
     weights = folder / "model.safetensors"
     if not weights.is_file() or not (folder / "config.json").is_file():
-        reason = "has no model.safetensors and config.json" if folder.is_dir() else "does not exist"
+        reason = (
+            "has no model.safetensors and config.json" if folder.is_dir() else "does not exist"
+        )
         raise InputError(
-            f"'{printable(folder)}' {reason}; give the folder of a run that `lowerbound train` made"
+            f"'{printable(folder)}' {reason}; give the folder of a run of `lowerbound train`"
         )
     document = load_json(folder / "config.json")
     check_format_version(document, folder / "config.json")

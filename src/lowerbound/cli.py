@@ -14,10 +14,11 @@ import re
 import sys
 import tempfile
 import traceback
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from lowerbound.config import RunConfig, load_config, nearest
 from lowerbound.errors import InputError, LowerboundError, printable, refuse
@@ -140,41 +141,87 @@ def parse(flags: type[T], name: str, args: list[str], default: T | None = None) 
     """Flags of a command from its arguments; a mistake is one line that names the nearest."""
     import tyro
 
-    known = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(flags)}  # type: ignore[arg-type]
-    options = next((f for f in dataclasses.fields(flags) if f.name == "options"), None)  # type: ignore[arg-type]
-    if options is not None and default is not None and dataclasses.is_dataclass(default.options):  # type: ignore[attr-defined]
-        known |= {"--" + f.name.replace("_", "-") for f in dataclasses.fields(default.options)}  # type: ignore[attr-defined]
+    types = _flag_types(flags, default)
     for arg in args:
         flag = arg.split("=")[0].replace("_", "-")
-        if re.match(r"--[a-z]", flag) and flag not in known | {"--help", "--debug"}:
-            hint = nearest(flag, known) or f"see `{PROGRAM} {name} --help`"
+        if re.match(r"--[a-z]", flag) and flag not in {*types, "--help"}:
+            hint = nearest(flag, types) or f"see `{PROGRAM} {name} --help`"
             raise InputError(f"{name} has no flag '{printable(flag)}'; {hint}")
     heard = io.StringIO()
     try:
         with contextlib.redirect_stderr(heard):
-            return tyro.cli(
+            parsed: Any = tyro.cli(
                 flags,
                 args=args,
                 prog=f"{PROGRAM} {name}",
                 default=default,
                 config=(tyro.conf.FlagCreatePairsOff,),
+                registry=_plain_optionals(),
             )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise InputError(_one_line(heard.getvalue(), name)) from None
+        raise _mistake(heard.getvalue(), name, args, types) from None
+    result: T = parsed
+    return result
 
 
-def _one_line(box: str, name: str) -> str:
-    """The sentence inside the parser's box of lines."""
+def _flag_types(flags: Any, default: Any) -> dict[str, Any]:
+    """The type behind each flag, those of the model's options included."""
+    kinds = [flags]
+    if dataclasses.is_dataclass(getattr(default, "options", None)):
+        kinds.append(type(default.options))
+    return {
+        "--" + name.replace("_", "-"): hint
+        for kind in kinds
+        for name, hint in typing.get_type_hints(kind).items()
+        if name in {f.name for f in dataclasses.fields(kind)}
+    }
+
+
+def _plain_optionals() -> Any:
+    """Show ``int | None`` as INT: leaving a flag out is how one says None."""
+    import tyro
+
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def optional(info: Any) -> Any:
+        parts = set(typing.get_args(info.type)) - {type(None)}
+        kind = parts.pop() if len(parts) == 1 else None
+        if type(None) not in typing.get_args(info.type) or kind not in (int, float, str, Path):
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=kind.__name__.upper(),
+            instance_from_str=lambda words: kind(words[0]),
+            is_instance=lambda value: value is None or isinstance(value, kind),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
+
+
+def _mistake(box: str, name: str, args: list[str], types: dict[str, Any]) -> InputError:
+    """The sentence inside the parser's box of lines, as an error of ours."""
     lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
-    kept = []
-    for line in lines[1:]:
-        if line.startswith("───") or line.startswith("For full helptext"):
-            break
-        kept.append(line)
-    text = " ".join(" ".join(kept).split())
-    return f"{text or 'these arguments cannot be read'}; see `{PROGRAM} {name} --help`"
+    rules = [i for i, line in enumerate(lines) if line.startswith(("───", "For full helptext"))]
+    text = " ".join(" ".join(lines[1 : rules[0] if rules else None]).split())
+    found = re.match(r"Error parsing (--[\w-]+)", text)
+    if found and found[1] in types:
+        given = _value_of(args, found[1])
+        remedy = f"see `{PROGRAM} {name} --help`"
+        return refuse(found[1].lstrip("-"), _described(types[found[1]]), given, remedy)
+    return InputError(f"{text or 'these arguments cannot be read'}; see `{PROGRAM} {name} --help`")
+
+
+def _described(kind: Any) -> str:
+    """A type as a person says it."""
+    if typing.get_origin(kind) is Literal:
+        return " or ".join(str(choice) for choice in typing.get_args(kind))
+    parts = [_described(p) for p in typing.get_args(kind) if p is not type(None)]
+    words = {int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+    return " or ".join(parts) if parts else words.get(kind, str(kind))
 
 
 def _value_of(args: Sequence[str], flag: str) -> str | None:
@@ -222,8 +269,6 @@ def train_flags(args: list[str]) -> Any:
 
 def _train_default(name: str, values: dict[str, Any], where: str) -> Any:
     """An instance of the flags of one model, filled from a config file."""
-    import tyro
-
     from lowerbound.build import options_class
     from lowerbound.commands import TrainFlags
     from lowerbound.run import config_from
@@ -235,13 +280,20 @@ def _train_default(name: str, values: dict[str, Any], where: str) -> Any:
     options = kind(**dict(config.options or {}))
     made = dataclasses.make_dataclass(
         "TrainFlags",
-        [("options", tyro.conf.OmitArgPrefixes[kind], dataclasses.field(default=options))],  # type: ignore[valid-type]
+        [("options", _flat(kind), dataclasses.field(default=options))],
         bases=(TrainFlags,),
         frozen=True,
     )
     made.__doc__ = TrainFlags.__doc__
     filled = {f.name: getattr(config, f.name) for f in dataclasses.fields(RunConfig)}
     return made(**{**filled, "options": options})
+
+
+def _flat(kind: Any) -> Any:
+    """A dataclass whose fields are flags of their own, without a prefix."""
+    import tyro
+
+    return tyro.conf.OmitArgPrefixes[kind]  # type: ignore[misc]
 
 
 def _refuse_changes(before: Any, after: Any) -> None:

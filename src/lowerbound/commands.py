@@ -344,8 +344,10 @@ def compare(flags: CompareFlags) -> None:
     found.sort(key=lambda r: -(r["bound"] or {}).get("value", float("-inf")))
     same = {(r["data"], r["split"], r["num_examples"]) for r in found}
     if len(same) > 1:
-        print("warning: the runs were judged on different data; their nats do not compare",
-              file=sys.stderr)
+        print(
+            "warning: the runs were judged on different data; their nats do not compare",
+            file=sys.stderr,
+        )
     if flags.json:
         print_json({"runs": found, "comparable": len(same) == 1})
     else:
@@ -372,10 +374,12 @@ def models(flags: ModelsFlags) -> None:
         print_json(rows)
         return
     nats = [(r["name"], r["summary"], r["reference"], r["nats"]) for r in rows]
-    print_table([
-        ("model", "what it is", "reference", "test nats, binarised MNIST"),
-        *((n, s, ref, "" if v is None else f"{v:.2f}") for n, s, ref, v in nats),
-    ])
+    print_table(
+        [
+            ("model", "what it is", "reference", "test nats, binarised MNIST"),
+            *((n, s, ref, "" if v is None else f"{v:.2f}") for n, s, ref, v in nats),
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -500,5 +504,3 @@ def _save_png(path: Path, pixels: Any) -> None:
 
     with atomic_output(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")
-
-

@@ -18,6 +18,7 @@ from lowerbound.files import MAX_TEXT_BYTES
 __all__ = ["RunConfig", "TrainingConfig", "load_config", "nearest", "validated"]
 
 DEFAULT_STEPS = 5_000
+DEFAULT_EPOCHS = 150
 T = TypeVar("T")
 
 
@@ -28,7 +29,7 @@ class TrainingConfig:
     epochs: float | None = None
     """Length of the run in passes over the training set."""
     steps: int | None = None
-    """Length of the run in optimiser steps (5,000 where no length is given)."""
+    """Length of the run in optimiser steps; without any length 150 epochs, at most 5,000 steps."""
     minutes: float | None = None
     """Length of the run in minutes of training and validation."""
     seed: int = 0
@@ -165,7 +166,7 @@ def validated(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         type(cls.__name__, (cls,), {"__annotations__": {}})
     )
     try:
-        checked = TypeAdapter(strict).validate_python(dict(values))
+        checked: Any = TypeAdapter(strict).validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"][:1])

@@ -10,7 +10,16 @@ from typing import Any
 
 __all__ = ["examine"]
 
-PACKAGES = ("torch", "numpy", "safetensors", "pillow", "scikit-learn", "matplotlib", "tyro", "pydantic")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "safetensors",
+    "pillow",
+    "scikit-learn",
+    "matplotlib",
+    "tyro",
+    "pydantic",
+)
 
 
 def examine() -> dict[str, Any]:

@@ -94,7 +94,9 @@ def load_json(path: Path | str) -> dict[str, Any]:
             raise refuse(path, "a JSON file of at most 1 MB", f"{path.stat().st_size} bytes")
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"'{printable(path)}' cannot be read as JSON: {printable(error)}") from error
+        raise InputError(
+            f"'{printable(path)}' cannot be read as JSON: {printable(error)}"
+        ) from error
     if not isinstance(value, dict):
         raise refuse(path, "a JSON object", type(value).__name__)
     return value

@@ -69,7 +69,7 @@ def decode_plane(model: Model, num_steps: int = 15) -> tuple[Tensor, Tensor]:
     """Means of p(x|z) over a grid of quantiles of N(0, 1) in two latent dimensions.
 
     Returns:
-        (num_steps, num_steps, *event) with entry [i, j] at z₁ = quantile j and z₂ = quantile i,
+        (num_steps, num_steps, *event), rows z₂ from high to low, columns z₁ from low to high,
         and the quantiles (num_steps,), rising; both on the CPU.
     """
     shares = (torch.arange(num_steps, dtype=torch.float64) + 0.5) / num_steps
@@ -77,4 +77,4 @@ def decode_plane(model: Model, num_steps: int = 15) -> tuple[Tensor, Tensor]:
     z_2, z_1 = torch.meshgrid(quantiles, quantiles, indexing="ij")
     z = torch.stack([z_1, z_2], -1).flatten(0, 1).to(model.calibrated.device)
     decoded = model.decode(z).mean.cpu()
-    return decoded.unflatten(0, (num_steps, num_steps)), quantiles
+    return decoded.unflatten(0, (num_steps, num_steps)).flip(0), quantiles

@@ -5,13 +5,15 @@ log p(x) = ELBO(x) + KL(q(z|x) ‖ p(z|x)), so that
     ELBO(x) = E_q[log p(x|z)] − KL(q(z|x) ‖ p(z)) ≤ log p(x):
 
 a reconstruction term minus rates. Every model returns this sum term by term, per example, in nats
-and reduced over nothing, as a `Bound`. An objective turns a model and a batch into a loss (B,) that
-is minimised, and the bound that is reported; the two differ when the loss is weighted on purpose.
+and reduced over nothing, as a `Bound`. An objective turns a model and a batch into a loss (B,)
+that is minimised, and the bound that is reported; the two differ where the loss is weighted on
+purpose.
 
 References:
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014.
     Higgins et al., beta-VAE, 2017.
-    Kingma et al., Improved Variational Inference with Inverse Autoregressive Flow, 2016 (free bits).
+    Kingma et al., Improved Variational Inference with Inverse Autoregressive Flow, 2016: free
+    bits.
 """
 
 from __future__ import annotations
@@ -100,7 +102,9 @@ class Weights:
     free_bits: float = 0.0
 
 
-Objective = Callable[[BoundModel, Tensor, Tensor | None, Noise, int, Weights], tuple[Tensor, Bound]]
+Objective = Callable[
+    [BoundModel, Tensor, Tensor | None, Noise, int, Weights], tuple[Tensor, Bound]
+]
 
 
 def elbo(

@@ -15,11 +15,9 @@ from typing import Any
 
 from lowerbound.build import create_model, options_class, save_model
 from lowerbound.config import (
-    DEFAULT_STEPS,
     RunConfig,
     TrainingConfig,
     load_config,
-    nearest,
     validated,
 )
 from lowerbound.data import Rows, Source, load_data, load_rows
@@ -33,6 +31,7 @@ from lowerbound.report import write_report
 from lowerbound.training import History, fit_model
 from lowerbound.training.checkpoint import RunLock, load_newest, sweep
 from lowerbound.training.logs import Console
+from lowerbound.training.schedule import Length
 from lowerbound.training.step import resolve_device, resolve_precision
 
 __all__ = ["Run", "fit", "new_folder", "resume", "rows_of", "run_config", "source_of", "train"]
@@ -41,7 +40,7 @@ TRAIN_NUM_SAMPLES = 100
 MAX_JUDGED_ROWS = 10_000
 MADE_BY_US = (
     "config.yaml config.json model.safetensors evaluation.json metrics.jsonl report.html "
-    "samples.png reconstructions.png latents.png interpolations.png plane.png training.png run.lock"
+    "samples.png reconstructions.png latents.png interpolations.png plane.png training.png"
 ).split()
 
 
@@ -84,7 +83,7 @@ def fit(
         out: a run folder: checkpoints, the judgement and the pictures go there. Without one
             nothing is written.
         epochs: length in passes over the training set; or
-        steps: in optimiser steps (5,000 where no length is given); or
+        steps: in optimiser steps (without any length 150 epochs, at most 5,000 steps); or
         minutes: in minutes.
         seed: same seed, same machine: same weights, bit for bit (for epochs and steps).
         objective: what is maximised.
@@ -95,7 +94,7 @@ def fit(
     Raises:
         InputError: an unknown option, or a source that does not fit the model.
     """
-    given = {"epochs": epochs, "steps": steps, "minutes": minutes, "seed": seed}
+    given: dict[str, Any] = {"epochs": epochs, "steps": steps, "minutes": minutes, "seed": seed}
     given |= {"objective": objective, **options}
     config = validated(TrainingConfig, given, "the arguments of fit")
     model.check(source.train.x[:256], source.name)
@@ -125,8 +124,8 @@ def train(
         quiet: no progress.
     """
     console = Console(quiet)
-    config = resolved(config)
     source = source_of(config)
+    config = resolved(config, source)
     for warning in source.warnings:
         console.say(f"warning: {warning}")
     model = create_model(config.model, source, **dict(config.options or {}))
@@ -177,22 +176,19 @@ def _carry_out(
     )
     save_model(folder, model)
     console.say(f"judging on the test split (K = {TRAIN_NUM_SAMPLES})")
-    result = evaluate(
-        model, source, num_samples=TRAIN_NUM_SAMPLES, max_rows=MAX_JUDGED_ROWS
-    )
+    result = evaluate(model, source, num_samples=TRAIN_NUM_SAMPLES, max_rows=MAX_JUDGED_ROWS)
     save_json(folder / "evaluation.json", result)
     draw_pictures(model, source, folder, history.rows)
     write_report(folder)
     return Run(model, history, result, folder)
 
 
-def resolved(config: RunConfig) -> RunConfig:
+def resolved(config: RunConfig, source: Source) -> RunConfig:
     """The configuration with every default that depends on the machine written out."""
     device = resolve_device(config.device)
-    steps = config.steps
-    if steps is None and config.epochs is None and config.minutes is None:
-        steps = DEFAULT_STEPS
-    precision = resolve_precision(config.precision, device)
+    batches = max(1, len(source.train) // config.batch_size)
+    steps = Length.of(config, batches).steps if config.epochs is None else None
+    precision: Any = resolve_precision(config.precision, device)
     return replace(config, device=str(device), precision=precision, steps=steps)
 
 
@@ -282,7 +278,9 @@ def new_folder(folder: Path, overwrite: bool) -> Path:
 
 def newest_unfinished(root: Path = Path("runs")) -> Path:
     """The run under ``root`` that was last written to and has no report yet."""
-    runs = [p.parent for p in root.glob("*/config.yaml") if not (p.parent / "report.html").exists()]
+    runs = [
+        p.parent for p in root.glob("*/config.yaml") if not (p.parent / "report.html").exists()
+    ]
     if not runs:
         raise InputError(f"'resume' found no unfinished run under '{root}'; name one")
     return max(runs, key=lambda run: (run / "config.yaml").stat().st_mtime)

@@ -57,7 +57,9 @@ def evaluation_table(result: Mapping[str, Any]) -> Rows:
         value = f"{baseline['log_likelihood']:.3f} nats"
         rows.append((f"{name} beside it", value, f"{baseline['kind']}, as many latents"))
     if result["reconstruction_mse"] is not None:
-        rows.append(("squared error", f"{result['reconstruction_mse']:.5g}", "per dimension, data units"))
+        rows.append(
+            ("squared error", f"{result['reconstruction_mse']:.5g}", "per dimension, data units")
+        )
     if result["active_units"] is not None:
         rows.append(("active units", f"{result['active_units']} of {result['latent_dim']}", ""))
     return rows

@@ -1,8 +1,8 @@
 """Data: from a specification such as ``mnist:DIR`` or ``table.csv`` to a `Source` of three splits.
 
 One grammar: ``digits``, ``mnist:DIR``, ``fashion-mnist:DIR``, ``folder:DIR``, ``x.npz[:key]``,
-``x.npy``, ``t.csv``; a bare folder is recognised by what it holds, a file by its ending. What the
-values are (`Binary`, `Discrete`, `Real`) and how axes are read is said in `lowerbound.data.values`.
+``x.npy``, ``t.csv``; a bare folder is recognised by what it holds, a file by its ending.
+`lowerbound.data.values` says how axes are read and what values are taken to be.
 """
 
 from __future__ import annotations
@@ -102,31 +102,44 @@ def load_rows(
     values = parse_support(support) if isinstance(support, str) else support
     if on_bad not in ("error", "skip"):
         raise refuse("on_bad", "error or skip", on_bad)
-    kind, path, key = recognised(text)
-    if image_size is not None and kind != "folder":
-        raise refuse("image_size", "left out unless data are a folder of images", text)
-    if labels is not None and kind not in ("npz", "csv"):
-        raise refuse("labels", "left out unless data are .npz or .csv", labels)
     try:
-        match kind:
-            case "digits":
-                rows = read_digits(values)
-            case "mnist":
-                rows = read_idx_folder(path, support=values)
-            case "fashion-mnist":
-                rows = read_idx_folder(path, class_names=FASHION_CLASSES, support=values)
-            case "folder":
-                rows = read_folder(path, image_size=image_size, on_bad=on_bad, support=values)
-            case "npz":
-                rows = read_npz(path, key, labels=labels, support=values)
-            case "npy":
-                rows = read_npy(path, support=values)
-            case _:
-                rows = read_csv(path, labels=labels, support=values)
+        rows = read(text, image_size, labels, values, on_bad)
     except OSError as error:
         shown, reason = printable(error.filename or text), error.strerror or error
         raise InputError(f"'{shown}' cannot be read: {printable(reason)}") from error
     return dataclasses.replace(rows, name=text)
+
+
+def read(
+    text: str,
+    image_size: ImageSize | None,
+    labels: str | None,
+    support: Support | None,
+    on_bad: str,
+) -> Rows:
+    """Choose the reader and give it the arguments that it can use; refuse those it cannot."""
+    kind, path, key = recognised(text)
+    if image_size is not None and kind != "folder":
+        given = f"{image_size} for {text}"
+        raise refuse("image_size", "left out unless data are a folder of images", given)
+    if labels is not None and kind not in ("npz", "csv"):
+        given = f"'{labels}' for {text}"
+        raise refuse("labels", "left out unless data are .npz or .csv", given)
+    match kind:
+        case "digits":
+            return read_digits(support)
+        case "mnist":
+            return read_idx_folder(path, support=support)
+        case "fashion-mnist":
+            return read_idx_folder(path, class_names=FASHION_CLASSES, support=support)
+        case "folder":
+            return read_folder(path, image_size=image_size, on_bad=on_bad, support=support)
+        case "npz":
+            return read_npz(path, key, labels=labels, support=support)
+        case "npy":
+            return read_npy(path, support=support)
+        case _:
+            return read_csv(path, labels=labels, support=support)
 
 
 def recognised(text: str) -> tuple[str, Path, str]:

@@ -1,4 +1,4 @@
-"""NumPy files: ``x.npy``, and ``x.npz`` with data under ``x`` and labels under ``y`` or ``labels``.
+"""NumPy files: ``x.npy``, and ``x.npz`` with data under ``x``, labels under ``y`` or ``labels``.
 
 The header is read here and never trusted, and values are taken straight from the bytes: nothing
 is ever unpickled. An array of Python objects is refused by its header.
@@ -155,15 +155,18 @@ def array_from(stream: IO[bytes], name: str, packed_bytes: int | None = None) ->
     if size == 0:
         raise refuse(name, "an array with at least one value", f"shape {shape}", "give some data")
     data = read_exactly(stream, size, name, packed_bytes)
-    flat = np.frombuffer(data, np.uint8) != 0 if dtype == bool else np.frombuffer(data, dtype)
+    flat = np.frombuffer(data, np.uint8) != 0 if dtype.kind == "b" else np.frombuffer(data, dtype)
     return flat.reshape(shape, order="F" if fortran_order else "C")
 
 
 def read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, order and type of the array behind a header of at most 64 KiB."""
     start = stream.read(8)
-    readers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
-    reader = readers.get(tuple(start[6:]))  # type: ignore[call-overload]
+    readers = {
+        b"\x01\x00": npy_format.read_array_header_1_0,
+        b"\x02\x00": npy_format.read_array_header_2_0,
+    }
+    reader = readers.get(start[6:])
     if start[:6] != npy_format.MAGIC_PREFIX or reader is None:
         raise refuse(name, "a NumPy array", f"a file that starts with {start!r}", "use numpy.save")
     length = stream.read(2 if start[6] == 1 else 4)

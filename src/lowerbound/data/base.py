@@ -188,18 +188,19 @@ def make_source(rows: Rows, *, how_binarize: str = "none", seed: int = 0) -> Sou
         InputError: fewer than ten examples.
     """
     n = len(rows.x)
-    if n < MIN_EXAMPLES:
+    num_split = n - rows.num_test
+    if num_split < MIN_EXAMPLES:
         raise refuse(
             rows.name,
-            f"data of at least {MIN_EXAMPLES} examples to be split into train, validation and test",
-            f"{n} example{'s' if n != 1 else ''}",
+            f"data of at least {MIN_EXAMPLES} examples to be split for training and judging",
+            f"{num_split} example{'s' if num_split != 1 else ''}",
             "give more data",
         )
     rows, intensities = binarized(rows, how_binarize, seed)
     if rows.num_test:
-        order = permutation(n - rows.num_test, "split", seed)
-        num_validation = rows.num_validation or max(1, (n - rows.num_test) // 10)
-        test = torch.arange(n - rows.num_test, n)
+        order = permutation(num_split, "split", seed)
+        num_validation = rows.num_validation or num_split // 10
+        test = torch.arange(num_split, n)
     else:
         order = permutation(n, "split", seed)
         num_validation = n // 10
@@ -214,8 +215,10 @@ def make_source(rows: Rows, *, how_binarize: str = "none", seed: int = 0) -> Sou
         )
 
     digest = hashlib.sha256(f"{rows.support} {tuple(rows.x.shape)}".encode())
-    digest.update(rows.x.numpy().tobytes())
-    num_classes = 0 if rows.labels is None else int(rows.labels.max()) + 1
+    for tensor in (rows.x, rows.labels):
+        if tensor is not None:
+            digest.update(tensor.contiguous().numpy().data)
+    num_classes = 0 if rows.labels is None else len(rows.class_names) or int(rows.labels.max()) + 1
     return Source(
         train=take(train, keep_intensities=True),
         validation=take(validation),

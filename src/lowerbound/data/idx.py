@@ -6,13 +6,12 @@ number of axes, the sizes as big-endian 32-bit integers, and the values in C ord
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 
@@ -47,8 +46,9 @@ def read_idx(path: Path, ndim: int) -> Array:
         InputError: another format, or a length that differs from what the header declares.
     """
     packed = path.suffix == ".gz"
+    opened = cast(IO[bytes], gzip.open(path) if packed else open(path, "rb"))
     try:
-        with contextlib.closing(gzip.open(path) if packed else open(path, "rb")) as stream:
+        with opened as stream:
             shape = idx_shape(stream, ndim, path)
             packed_bytes = path.stat().st_size if packed else None
             data = read_exactly(stream, math.prod(shape), path, packed_bytes)

@@ -70,8 +70,8 @@ def read_folder(
     if bad and (on_bad == "error" or not images):
         skip = " or say --on-bad skip" if images else ""
         raise InputError(
-            f"'{printable(folder, 60)}' must hold good images, got {len(bad)} bad of {len(found)}: "
-            f"{shown_bad(reasons)}; mend them{skip}"
+            f"'{printable(folder, 60)}' must hold good images, got {len(bad)} bad "
+            f"of {len(found)}: {shown_bad(reasons)}; mend them{skip}"
         )
     check_one_size(folder, images)
     labels, class_names = class_labels(folder, [found[index][0] for index in kept])
@@ -209,7 +209,7 @@ def decode(path: Path, size: tuple[int, int] | None) -> Array:
             if size is not None:
                 plain = ImageOps.fit(plain, size[::-1], Image.Resampling.BICUBIC)
             return np.array(plain, dtype=np.uint8)
-    except (BadImageError, KeyboardInterrupt):
+    except BadImageError:
         raise
     except FileNotFoundError:
         raise BadImageError("broken link") from None
@@ -221,7 +221,8 @@ def decode(path: Path, size: tuple[int, int] | None) -> Array:
         raise BadImageError("too many pixels") from None
     except Exception as error:  # hostile bytes make decoders fail in any way they like
         truncated = "truncated" in str(error)
-        raise BadImageError("truncated" if truncated else printable(error, 40)) from error
+        reason = "truncated" if truncated else printable(error, 40) or type(error).__name__
+        raise BadImageError(reason) from error
 
 
 def grey_or_rgb(image: Image) -> Image:
@@ -242,7 +243,7 @@ def grey_or_rgb(image: Image) -> Image:
 
 
 def stacked(images: list[Array]) -> Array:
-    """Levels (N, C, H, W), with C = 1 where all are grey. Empties the list, to halve the memory."""
+    """Levels (N, C, H, W), with C = 1 where all are grey. Empties the list as it goes."""
     height, width = images[0].shape[:2]
     channels = 3 if any(image.ndim == 3 for image in images) else 1
     x = np.empty((len(images), channels, height, width), np.uint8)

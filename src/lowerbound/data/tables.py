@@ -198,7 +198,7 @@ def add_row(table: Table, cells: list[str], line: int, path: Path) -> None:
 def table_labels(
     table: Table, path: Path, *, required: bool
 ) -> tuple[Array | None, tuple[str, ...]]:
-    """Labels (N,) and, of text, the names of the classes; None where the column is real numbers."""
+    """Labels (N,) and, of text, the classes' names; None where the column is real numbers."""
     if table.label is None:
         return None, ()
     cells, column = table.label_cells, printable(table.names[table.label], 40)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from lowerbound._shapes import shown_shape
 from lowerbound.data.base import Rows
 from lowerbound.distributions.support import Binary, Discrete, Real, Support
-from lowerbound.errors import InputError, refuse
+from lowerbound.errors import InputError, printable, refuse
 
 __all__ = ["Array", "as_rows", "class_indices", "column_name"]
 
@@ -157,7 +157,9 @@ def converted(x: Array, support: Support, name: str) -> Array:
     whole = x.dtype.kind in "biu" or bool((x == np.rint(x)).all())
     if low < 0 or high > support.levels - 1 or not whole:
         given = f"{support} for {'' if whole else 'fractional '}values from {low:g} to {high:g}"
-        raise refuse("support", f"one that holds every value of {name}", given, "or say real")
+        raise refuse(
+            "support", f"one that holds every value of {printable(name, 80)}", given, "or say real"
+        )
     return x.astype(np.uint8 if support.levels <= 256 else np.float32)
 
 
@@ -182,7 +184,7 @@ def class_indices(labels: Array, num_rows: int, name: str) -> tuple[torch.Tensor
     """
     if labels.shape not in ((num_rows,), (num_rows, 1)):
         raise InputError(
-            f"'labels' must be one per example of {name}, got shape "
+            f"'labels' must be one per example of {printable(name, 80)}, got shape "
             f"({shown_shape(labels.shape)}) for {num_rows} examples"
         )
     if labels.dtype.kind not in "biuU":

@@ -55,7 +55,9 @@ class DiagonalGaussian(Distribution):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats, (…)."""
         standardized = (x - self.loc) * torch.exp(-self.log_scale)
-        return sum_event(-0.5 * (standardized.square() + LOG_2PI) - self.log_scale, self.event_ndim)
+        return sum_event(
+            -0.5 * (standardized.square() + LOG_2PI) - self.log_scale, self.event_ndim
+        )
 
     def rsample(self, noise: Tensor) -> Tensor:
         """Reparameterised draw z = μ + σ ε for standard normal ``noise`` (K, …, *event)."""

@@ -59,7 +59,7 @@ class Judge:
             noise = {name: tensor[:, rows] for name, tensor in self.noise.items()}
             bound = model.bound(self.split[rows][0], noise=noise)
             for name, term in {"bound": bound.value, **bound.terms()}.items():
-                sums[name] = sums.get(name, 0) + term.double().sum()  # type: ignore[assignment]
+                sums[name] = sums.get(name, 0) + term.double().sum()
         means = {name: float(total) / len(self.split) for name, total in sums.items()}
         scale = num_elements(model.event_shape) * math.log(2)
         return means | {"bits_per_dim": -means["bound"] / scale}
@@ -101,6 +101,7 @@ def evaluate(
         "format_version": FORMAT_VERSION,
         "model": model.name,
         "data": source.name,
+        "support": str(model.support),
         "split": split,
         "num_examples": len(data),
         "unit": "nats/example",
@@ -139,7 +140,9 @@ def _bound(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any
         values.append(torch.stack([b.value.double() for b in bounds]).cpu())
         names = list(bounds[0].terms())
         terms.append(
-            torch.stack([torch.stack([b.terms()[n].double() for b in bounds]) for n in names]).cpu()
+            torch.stack(
+                [torch.stack([b.terms()[n].double() for b in bounds]) for n in names]
+            ).cpu()
         )
     value, term = torch.cat(values, 1), torch.cat(terms, 2)  # (M, N), (terms, M, N)
     n = value.shape[1]

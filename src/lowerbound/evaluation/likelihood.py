@@ -83,7 +83,9 @@ def log_likelihood(
         at_once = max(1, DECODED_NUMBERS_AT_ONCE // num_elements(model.event_shape))
         for rows in _blocks(len(x), max(1, at_once // num_samples)):
             given = None if context is None else context[rows].to(device)
-            parts.append(_judged(model, x[rows].to(device), given, rows, num_samples, seed, at_once))
+            parts.append(
+                _judged(model, x[rows].to(device), given, rows, num_samples, seed, at_once)
+            )
     model.train(was_training)
     value, error, size = torch.cat(parts, dim=1)
     return LogLikelihood(value, error, size)

@@ -151,7 +151,7 @@ class Model(nn.Module, ABC):
         *,
         noise: Noise | None = None,
     ) -> Tensor:
-        """log p(x, z_k) − log q(z_k|x) for z_k ~ q(z|x): (K, B), nats."""
+        """Log p(x, z_k) − log q(z_k|x) for z_k ~ q(z|x): (K, B), nats."""
         return self.draw(x, num_samples, context, noise=noise).log_weight
 
     # --- generation -------------------------------------------------------------------------

@@ -69,15 +69,12 @@ class ProbabilisticPCA(Model):
         super().__init__(event_shape, support)
         size = num_elements(event_shape)
         if latent_dim >= size:
-            raise refuse(
-                "latent_dim", f"below the {size} dimensions of the data", latent_dim
-            )
+            raise refuse("latent_dim", f"below the {size} dimensions of the data", latent_dim)
         self.latent_dim = latent_dim
-        f64 = {"dtype": torch.float64}
-        self.register_buffer("mu", torch.zeros(size, **f64))
-        self.register_buffer("weight", torch.zeros(size, latent_dim, **f64))
-        self.register_buffer("eigenvalues", torch.ones(latent_dim, **f64))
-        self.register_buffer("variance", torch.ones((), **f64))
+        self.register_buffer("mu", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("weight", torch.zeros(size, latent_dim, dtype=torch.float64))
+        self.register_buffer("eigenvalues", torch.ones(latent_dim, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones((), dtype=torch.float64))
 
     @classmethod
     def build(
@@ -204,7 +201,9 @@ class ProbabilisticPCA(Model):
         z = q.rsample(noise["z"])
         loc = z @ self.weight.mT + self.mu
         log_joint = DiagonalGaussian(loc, 0.5 * self.variance.log()).log_prob(points)
-        log_joint = log_joint + DiagonalGaussian(torch.zeros_like(z), self.mu.new_zeros(())).log_prob(z)
+        log_joint = log_joint + DiagonalGaussian(
+            torch.zeros_like(z), self.mu.new_zeros(())
+        ).log_prob(z)
         return Draw(log_joint - (q.detach() if path else q).log_prob(z), {"z": z})
 
     @torch.no_grad()

@@ -212,7 +212,7 @@ class VAE(Model):
         return Bound(self._log_likelihood(x, z).mean(0), rates, details)
 
     def _log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x|z) of examples (B, *event) at latents (M, B, d): (M, B), nats."""
+        """Log p(x|z) of examples (B, *event) at latents (M, B, d): (M, B), nats."""
         num_samples = len(z)
         repeated = x.expand(num_samples, *x.shape).flatten(0, 1) if num_samples > 1 else x
         p = self.likelihood(self.decoder(z.flatten(0, 1)), repeated)
@@ -255,7 +255,10 @@ class VAE(Model):
     @torch.no_grad()
     def settle(self, source: Source) -> None:
         """Store the optimal sigma of the training set (at most 10,000 of its rows)."""
-        if not isinstance(self.likelihood, GaussianLikelihood) or self.likelihood.sigma != "optimal":
+        if (
+            not isinstance(self.likelihood, GaussianLikelihood)
+            or self.likelihood.sigma != "optimal"
+        ):
             return
         total, count = 0.0, 0
         for first in range(0, min(len(source.train), 10_000), 500):
@@ -282,7 +285,7 @@ def _likelihood(event_shape: Sequence[int], support: Support, options: VAEOption
         sigma = options.sigma
         if sigma == "auto":
             sigma = "dimension" if len(event_shape) <= 1 else "scalar"
-        return GaussianLikelihood(event_shape, support, sigma)  # type: ignore[arg-type]
+        return GaussianLikelihood(event_shape, support, sigma)
     if options.sigma != "auto":
         raise refuse("sigma", f"left out for a {name} likelihood", options.sigma)
     return LIKELIHOODS[name](event_shape, support)
@@ -298,9 +301,7 @@ def _networks(
         kind = "conv" if is_image and num_elements(event_shape) > LARGEST_FOR_MLP else "mlp"
     if kind == "conv":
         if not is_image:
-            raise refuse(
-                "network", f"mlp for data of shape {shown_shape(event_shape)}", "conv"
-            )
+            raise refuse("network", f"mlp for data of shape {shown_shape(event_shape)}", "conv")
         width = options.width or 32
         channels, *size = event_shape
         return (

@@ -7,6 +7,7 @@ the decoder walks the same sizes back, so that odd and non-square images fit exa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,12 +36,13 @@ class ConvBlock(nn.Module):
         self.norm_1, self.norm_2 = (nn.GroupNorm(groups, channels) for _ in range(2))
         self.conv_1, self.conv_2 = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
         nn.init.zeros_(self.conv_2.weight)
-        nn.init.zeros_(self.conv_2.bias)  # type: ignore[arg-type]
+        assert self.conv_2.bias is not None
+        nn.init.zeros_(self.conv_2.bias)
 
     def forward(self, h: Tensor) -> Tensor:
         """(N, channels, H, W) -> the same shape."""
         h_1 = self.conv_1(F.silu(self.norm_1(h)))
-        return h + self.conv_2(F.silu(self.norm_2(h_1)))  # type: ignore[no-any-return]
+        return h + self.conv_2(F.silu(self.norm_2(h_1)))
 
 
 def _blocks(channels: int, depth: int) -> nn.Sequential:
@@ -64,7 +66,7 @@ class ConvEncoder(nn.Module):
         channels, height, breadth = image_shape
         stages = _stages((height, breadth), width)
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1)]
-        for (_, before), (_, after) in zip(stages[:-1], stages[1:], strict=True):
+        for (_, before), (_, after) in pairwise(stages):
             # A stride of two on a padded image gives half the side, rounded up.
             layers += [_blocks(before, depth), nn.Conv2d(before, after, 3, stride=2, padding=1)]
         (h, w), last = stages[-1]
@@ -74,7 +76,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, num_outputs)."""
-        return self.last(self.body(x))  # type: ignore[no-any-return]
+        return self.last(self.body(x))
 
 
 class ConvDecoder(nn.Module):
@@ -110,4 +112,4 @@ class ConvDecoder(nn.Module):
             self.steps, self.blocks[1:], self.stages[1:], strict=True
         ):
             x = block(step(F.interpolate(x, size=size, mode="nearest")))
-        return self.last(F.silu(x))  # type: ignore[no-any-return]
+        return self.last(F.silu(x))

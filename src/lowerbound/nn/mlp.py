@@ -48,4 +48,4 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, *input_shape) -> (N, num_outputs)."""
         h = self.first(x.flatten(1))
-        return self.last(F.silu(self.blocks(h)))  # type: ignore[no-any-return]
+        return self.last(F.silu(self.blocks(h)))

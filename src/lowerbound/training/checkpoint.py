@@ -39,7 +39,15 @@ from lowerbound.errors import (
 )
 from lowerbound.files import FORMAT_VERSION, check_format_version, fsync_folder
 
-__all__ = ["Checkpoint", "RunLock", "checkpoints_of", "load_newest", "prune", "save_checkpoint", "sweep"]
+__all__ = [
+    "Checkpoint",
+    "RunLock",
+    "checkpoints_of",
+    "load_newest",
+    "prune",
+    "save_checkpoint",
+    "sweep",
+]
 
 KEEP_LAST = 3
 MANIFEST = "MANIFEST.json"
@@ -223,7 +231,9 @@ def _discard(path: Path) -> None:
     shutil.rmtree(trash, ignore_errors=True)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]
+) -> dict[str, Tensor]:
     """An optimiser's state as ``NAME/field`` tensors, keyed by parameter name."""
     return {
         f"{names[parameter]}/{field}": value

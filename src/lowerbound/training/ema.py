@@ -39,7 +39,7 @@ class Average:
         decay = min(self.decay, (1 + step) / (10 + step)) ** UPDATE_EVERY
         averaged, current = _parameters(self.model), _parameters(self.source)
         if averaged:
-            torch._foreach_lerp_(averaged, current, 1 - decay)  # type: ignore[arg-type]
+            torch._foreach_lerp_(averaged, current, 1 - decay)
 
     def judged(self) -> Model:
         """The averaged model in eval mode, with the present buffers."""

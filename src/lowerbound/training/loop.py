@@ -126,7 +126,7 @@ def fit_model(
             noise = training_noise(model, batch_size, config, position.step)
             model.train()
             loss, bound = step_module(x, context, noise, progress)
-            loss.mean().backward()  # type: ignore[no-untyped-call]
+            loss.mean().backward()
             rate = learning_rate(progress, config.learning_rate, config.warmup)
             usable = _update(state, rate, config.clip)
             meter.add(loss, bound.terms(), usable)

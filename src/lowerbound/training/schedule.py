@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lowerbound.config import DEFAULT_STEPS, TrainingConfig
+from lowerbound.config import DEFAULT_EPOCHS, DEFAULT_STEPS, TrainingConfig
 
 __all__ = ["Length", "learning_rate"]
 
@@ -36,7 +36,7 @@ class Length:
             return cls(None, 60.0 * config.minutes)
         if config.epochs is not None:
             return cls(max(1, round(config.epochs * batches_per_epoch)), None)
-        return cls(config.steps or DEFAULT_STEPS, None)
+        return cls(config.steps or min(DEFAULT_STEPS, DEFAULT_EPOCHS * batches_per_epoch), None)
 
     def progress(self, step: int, seconds: float) -> float:
         """Share of the run that is done, in [0, 1]."""

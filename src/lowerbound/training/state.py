@@ -61,7 +61,7 @@ class TrainState:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self.names = {parameter: name for name, parameter in model.named_parameters()}
+        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         self.position = Position()
         self.best: dict[str, Tensor] = {}  # averaged weights of the best validation
 
@@ -92,4 +92,6 @@ class TrainState:
             self.position = Position(**checkpoint.state["position"])
         except (RuntimeError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"'{checkpoint.path}' does not fit the model: {reason}") from error
+            raise CheckpointError(
+                f"'{checkpoint.path}' does not fit the model: {reason}"
+            ) from error

@@ -1,0 +1,197 @@
+"""Pictures show the numbers they were given, under the right titles."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lowerbound import plots
+from lowerbound.distributions.support import Binary, Discrete, Real
+from lowerbound.errors import InputError
+
+DIGIT = (1, 8, 8)
+
+
+def titles(figure):
+    return [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
+
+
+def images(num, shape=DIGIT, levels=17):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, levels, (num, *shape), generator=generator).float()
+
+
+def test_every_byte_lands_on_its_own_grey():
+    levels = torch.arange(256).reshape(1, 1, 16, 16).to(torch.uint8)
+    grid = plots.image_grid(plots.displayable(levels, Discrete(256)), columns=1)
+    assert (grid[::3, ::3, 0] == np.arange(256).reshape(16, 16)).all()
+
+
+@pytest.mark.parametrize(("value", "grey"), [(300.0, 1.0), (-20.0, 0.0), (math.nan, 0.0)])
+def test_values_outside_are_clipped_not_wrapped(value, grey):
+    assert plots.displayable(torch.full((1, 1, 2, 2), value), Discrete(256)).unique() == grey
+
+
+def test_displayable_scales_real_images_by_the_limits_given():
+    x = torch.tensor([-1.0, 0.0, 1.0, 5.0]).reshape(1, 1, 2, 2)
+    assert plots.displayable(x, Real(), -1, 1).flatten().tolist() == [0, 0.5, 1, 1]
+    assert plots.displayable(torch.ones(1, 1, 2, 2), Binary()).unique() == 1
+
+
+@pytest.mark.parametrize(("channels", "shown"), [(1, 1), (2, 1), (3, 3), (4, 3)])
+def test_displayable_shows_one_channel_or_three(channels, shown):
+    assert plots.displayable(torch.zeros(2, channels, 4, 4), Binary()).shape == (2, shown, 4, 4)
+
+
+def test_displayable_refuses_what_is_no_image():
+    with pytest.raises(InputError, match="'x' must be images"):
+        plots.displayable(torch.zeros(2, 7), Binary())
+
+
+def test_grid_geometry_is_exact():
+    grid = plots.image_grid(torch.zeros(5, 1, 8, 8), columns=3)
+    assert grid.shape == (2 * 48 + 2, 3 * 48 + 2 * 2, 3)
+    assert grid.dtype == np.uint8
+    assert (grid[:48, :48] == 0).all()
+    assert (grid[48:50] == 255).all()  # the gap
+    assert (grid[50:, 100:] == 255).all()  # the place of the sixth
+    assert plots.image_grid(torch.zeros(4, 3, 64, 64), columns=2).shape == (130, 130, 3)
+
+
+def test_grid_refuses_no_columns():
+    with pytest.raises(InputError, match="'columns' must be at least 1"):
+        plots.image_grid(torch.zeros(1, 1, 8, 8), columns=0)
+
+
+def test_samples_of_images_say_which_are_draws_and_which_are_means():
+    x = images(9)
+    figure = plots.samples_figure(x, x, Discrete(17), DIGIT, labels=torch.arange(9))
+    assert titles(figure) == ["Draws from p(x)", "Means of p(x|z), z from the prior"]
+    assert [text.get_text() for text in figure.axes[0].texts] == [str(i) for i in range(9)]
+    shown = figure.axes[0].images[0].get_array()
+    assert (shown == plots.image_grid(x / 16, columns=3)).all()
+
+
+def test_samples_of_two_real_columns_are_points_in_one_frame():
+    x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    figure = plots.samples_figure(x, None, Real(), (2,), train=2 * x, column_names=["a", "b"])
+    left, right = figure.axes
+    assert titles(figure) == ["Training data", "Draws from p(x)"]
+    assert left.get_xlim() == right.get_xlim()
+    assert left.get_aspect() == right.get_aspect() == 1
+    assert left.get_xlabel() == "a (data units)"
+
+
+@pytest.mark.parametrize("support", [Binary(), Discrete(300), Real()])
+def test_samples_of_a_wide_table_say_that_they_are_cut(support):
+    x = images(40, (13,), 2)
+    figure = plots.samples_figure(x, None, support, (13,), train=x)
+    assert len(figure.axes) == 12
+    assert "the first 12 of 13 columns" in figure.get_suptitle()
+    assert titles(figure)[11] == "x₁₂"
+
+
+def test_reconstructions_stand_under_their_examples():
+    x = images(13)
+    figure = plots.reconstructions_figure(x, x, Discrete(17))
+    (ax,) = figure.axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["example", "reconstruction"] * 2
+    grid = np.asarray(ax.images[0].get_array())
+    assert (grid[:48] == grid[50:98]).all()
+
+
+def test_reconstructions_of_a_table_have_the_diagonal():
+    figure = plots.reconstructions_figure(images(9, (3,)), images(9, (3,)), Real(), "abc")
+    assert titles(figure) == ["a", "b", "c"]
+    assert figure.axes[0].get_xlim() == figure.axes[0].get_ylim()
+    assert len(figure.axes[0].lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("width", "method", "title"),
+    [
+        (1, "pca", "The latent"),
+        (2, "pca", "The latents"),
+        (5, "pca", "The 5 latents: their PCA"),
+        (5, "tsne", "The 5 latents: t-SNE"),
+    ],
+)
+def test_latents(width, method, title):
+    z = torch.randn(30, width, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(30) % 3
+    figure = plots.latents_figure(z, z[:, :1].repeat(1, 2), labels, ["u", "v", "w"], method)
+    assert titles(figure) == [title, "The data: its PCA"]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["u", "v", "w"]
+    assert len(plots.latents_figure(z, method=method).axes) == 1
+
+
+def test_latents_refuse_an_unknown_method():
+    with pytest.raises(InputError, match="'method' must be pca or tsne, got umap"):
+        plots.latents_figure(torch.zeros(3, 2), method="umap")
+
+
+def test_more_classes_than_hues_keep_their_own_colours():
+    figure = plots.latents_figure(torch.rand(12, 2), labels=torch.arange(12))
+    assert len(np.unique(figure.axes[0].collections[0].get_facecolors(), axis=0)) == 12
+
+
+def test_interpolations_of_images_and_of_columns():
+    frames = images(10).reshape(2, 5, *DIGIT)
+    (ax,) = plots.interpolations_figure(frames, Discrete(17)).axes
+    assert ax.images[0].get_array().shape == (98, 5 * 50 - 2, 3)
+    figure = plots.interpolations_figure(images(10, (3,)).reshape(2, 5, 3), Real(), "abc")
+    assert titles(figure) == ["a", "b", "c"]
+    assert len(figure.axes[0].lines) == 2
+
+
+@pytest.mark.parametrize("shape", [DIGIT, (3,)])
+def test_plane_has_rising_quantiles_on_both_axes(shape):
+    quantiles = torch.linspace(-2, 2, 5)
+    decoded = images(25, shape).reshape(5, 5, *shape)
+    ax = plots.plane_figure(decoded, Discrete(17), quantiles).axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("z₁", "z₂")
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["−2", "−1", "0", "1", "2"]
+    heights = ax.transData.transform([(0, y) for y in ax.get_yticks()])[:, 1]
+    assert (np.diff(heights) > 0).all()
+
+
+def row(step, bound, kind="train", **extra):
+    return {"kind": kind, "step": step, "bound": bound, "reconstruction": bound + 5, **extra}
+
+
+def test_training_marks_the_best_and_ignores_the_wild_beginning():
+    rows = [row(i, -100 - 1e6 / i**4, kl_1=2.0, kl_2=3.0) for i in range(1, 100)]
+    rows += [row(50, -99.0, "validation", kl_1=2.0, kl_2=3.0), row(99, -101.0, "validation")]
+    left, right, _ = plots.training_figure(rows).axes
+    assert "best: −99.00 at step 50" in [t.get_text() for t in left.get_legend().texts]
+    assert left.get_ylim()[0] > -1_000
+    assert left.get_ylabel() == "bound (nats per example)"
+    dots = right.collections[-1].get_offsets()
+    assert dots[98].tolist() == pytest.approx([5.0, 95.0], abs=0.1)
+
+
+@pytest.mark.parametrize("extra", [{}, {"kl": 5.0}])
+def test_training_works_with_one_row(extra):
+    assert len(plots.training_figure([row(1, -3.0, **extra)]).axes) == 1 + len(extra)
+
+
+def test_training_of_a_model_without_a_bound_shows_its_loss():
+    figure = plots.training_figure([{"kind": "train", "step": 1, "loss": 2.0, "bound": None}])
+    assert figure.axes[0].get_ylabel() == "loss (as the model defines it)"
+    with pytest.raises(InputError, match="'rows' must be rows with a step"):
+        plots.training_figure([{"step": 1, "bound": math.nan}])
+
+
+def test_a_saved_figure_is_a_png_and_pyplot_knows_nothing_of_it(tmp_path):
+    plots.save_figure(plots.training_figure([row(1, -3.0)]), tmp_path / "f.png")
+    with Image.open(tmp_path / "f.png") as image:
+        assert image.size == (900, 630)
+    assert [path.name for path in tmp_path.iterdir()] == ["f.png"]
+
+    import matplotlib.pyplot as plt
+
+    assert plt.get_fignums() == []
