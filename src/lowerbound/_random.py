@@ -7,12 +7,14 @@ or moves the global random state.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-__all__ = ["generator_for", "permutation"]
+__all__ = ["generator_for", "initialised_by", "permutation"]
 
 Key = int | str
 
@@ -32,6 +34,17 @@ def generator_for(*key: Key, device: torch.device | str = "cpu") -> torch.Genera
     generator = torch.Generator(device)
     generator.manual_seed(int.from_bytes(digest, "little") >> 1)
     return generator
+
+
+@contextlib.contextmanager
+def initialised_by(seed: int) -> Iterator[None]:
+    """Within it layers draw their initial weights by ``seed``; the global state is put back.
+
+    PyTorch's layers know no other source of randomness than the global one.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def permutation(n: int, *key: Key) -> Tensor:

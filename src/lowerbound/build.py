@@ -87,6 +87,7 @@ def create_model(
     *,
     support: Support | str | None = None,
     context: None = None,
+    seed: int = 0,
     **options: Any,
 ) -> Model:
     """Make a model by name for data of a shape, or for a source.
@@ -98,6 +99,7 @@ def create_model(
         support: what values an element can take; a source knows its own. Without either the data
             are `Real`.
         context: what the model is conditioned on; None in this version.
+        seed: of the initial weights.
         **options: fields of the model's options dataclass, or ``encoder=`` and ``decoder=``
             networks of your own.
 
@@ -111,6 +113,7 @@ def create_model(
     >>> model.bound(torch.zeros(5, 3)).value.shape
     torch.Size([5])
     """
+    from lowerbound._random import initialised_by
     from lowerbound.data import Source
     from lowerbound.distributions import Real, parse_support
 
@@ -119,18 +122,25 @@ def create_model(
     model_class, options_type = model_entry(name).load()
     parts = {k: options.pop(k) for k in ("encoder", "decoder", "prior") if k in options}
     chosen = validated(options_type, options, f"the options of model '{name}'")
+    source = event_shape_or_source if isinstance(event_shape_or_source, Source) else None
     if isinstance(event_shape_or_source, Source):
-        source = event_shape_or_source
-        if support is not None and support not in (source.support, str(source.support)):
-            raise refuse("support", f"the source's own, {source.support}", support)
-        model: Model = model_class.build(source.event_shape, source.support, chosen, **parts)  # type: ignore[attr-defined]
-        model.calibrate(source)
-        return model
+        shape = event_shape_or_source.event_shape
+        if support not in (
+            None,
+            event_shape_or_source.support,
+            str(event_shape_or_source.support),
+        ):
+            raise refuse("support", f"the source's own, {event_shape_or_source.support}", support)
+        support = event_shape_or_source.support
+    else:
+        shape = tuple(int(n) for n in event_shape_or_source)
     if isinstance(support, str):
         support = parse_support(support)
-    shape = tuple(int(n) for n in event_shape_or_source)
-    built: Model = model_class.build(shape, support or Real(), chosen, **parts)  # type: ignore[attr-defined]
-    return built
+    with initialised_by(seed):
+        model: Model = model_class.build(shape, support or Real(), chosen, **parts)  # type: ignore[attr-defined]
+    if source is not None:
+        model.calibrate(source)
+    return model
 
 
 def save_model(folder: Path, model: Model) -> None:

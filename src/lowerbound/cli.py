@@ -16,42 +16,17 @@ import tempfile
 import traceback
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from lowerbound.commands import COMMANDS, TrainFlags
 from lowerbound.config import RunConfig, load_config, nearest
 from lowerbound.errors import InputError, LowerboundError, printable, refuse
 
-__all__ = ["COMMANDS", "run_command_line"]
+__all__ = ["run_command_line"]
 
 T = TypeVar("T")
 PROGRAM = "lowerbound"
-
-
-@dataclass(frozen=True)
-class Command:
-    """A verb: where its flags and its function are, and a sentence."""
-
-    flags: str
-    summary: str
-
-
-COMMANDS: dict[str, Command] = {
-    "train": Command("TrainFlags", "train a model, judge it, draw it: a run folder with a report"),
-    "evaluate": Command("EvaluateFlags", "bound, log-likelihood and what stands beside them"),
-    "sample": Command("SampleFlags", "draw from p(x) into a picture or an array"),
-    "reconstruct": Command("ReconstructFlags", "examples beside their reconstructions"),
-    "interpolate": Command("InterpolateFlags", "walk between examples in the latent space"),
-    "encode": Command("EncodeFlags", "examples to latents"),
-    "decode": Command("DecodeFlags", "latents to examples"),
-    "score": Command("ScoreFlags", "the bound of each example, as a table"),
-    "compare": Command("CompareFlags", "runs beside one another"),
-    "models": Command("ModelsFlags", "the models there are"),
-    "datasets": Command("DatasetsFlags", "how data are named"),
-    "doctor": Command("DoctorFlags", "what this machine has"),
-    "completion": Command("CompletionFlags", "completion script for bash, zsh or tcsh"),
-}
 
 
 def run_command_line(args: Sequence[str]) -> int:
@@ -109,14 +84,9 @@ def _dispatch(args: list[str]) -> int:
     if name not in COMMANDS:
         hint = nearest(name, COMMANDS) or f"see `{PROGRAM} --help`"
         raise InputError(f"there is no command '{printable(name)}'; {hint}")
-    from lowerbound import commands
-
-    if name == "train":
-        flags = train_flags(rest)
-    else:
-        flags = parse(getattr(commands, COMMANDS[name].flags), name, rest)
-    code: int | None = getattr(commands, name)(flags)
-    return code or 0
+    command = COMMANDS[name]
+    flags = train_flags(rest) if name == "train" else parse(command.flags, name, rest)
+    return command.run(flags) or 0
 
 
 def _overview() -> str:
@@ -204,14 +174,17 @@ def _plain_optionals() -> Any:
 
 def _mistake(box: str, name: str, args: list[str], types: dict[str, Any]) -> InputError:
     """The sentence inside the parser's box of lines, as an error of ours."""
-    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
-    rules = [i for i, line in enumerate(lines) if line.startswith(("───", "For full helptext"))]
-    text = " ".join(" ".join(lines[1 : rules[0] if rules else None]).split())
+    # Boxes are drawn with lines or, where the output knows no Unicode, with dashes.
+    body = re.sub(r"[│|╭╮╰╯+]", " ", box.partition("\n")[2])
+    parts = (" ".join(part.split()) for part in re.split(r"[─-]{4,}|For full helptext", body))
+    text = next((part for part in parts if part), "")
     found = re.match(r"Error parsing (--[\w-]+)", text)
     if found and found[1] in types:
         given = _value_of(args, found[1])
         remedy = f"see `{PROGRAM} {name} --help`"
         return refuse(found[1].lstrip("-"), _described(types[found[1]]), given, remedy)
+    if own := re.match(r"Error parsing [A-Z]\w+: (.*)", text):
+        return InputError(own[1])  # a refusal of ours, raised while the flags were built
     return InputError(f"{text or 'these arguments cannot be read'}; see `{PROGRAM} {name} --help`")
 
 
@@ -240,7 +213,6 @@ def train_flags(args: list[str]) -> Any:
     Defaults are overridden by a config file, and that by flags.
     """
     from lowerbound.build import model_entry
-    from lowerbound.commands import TrainFlags
 
     asks_help = bool({"-h", "--help"} & set(args))
     name, config = _value_of(args, "--model"), _value_of(args, "--config")
@@ -270,7 +242,6 @@ def train_flags(args: list[str]) -> Any:
 def _train_default(name: str, values: dict[str, Any], where: str) -> Any:
     """An instance of the flags of one model, filled from a config file."""
     from lowerbound.build import options_class
-    from lowerbound.commands import TrainFlags
     from lowerbound.run import config_from
 
     kind = options_class(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,8 @@ import tyro
 from lowerbound.config import RunConfig
 from lowerbound.errors import InputError, printable, refuse
 from lowerbound.tables import evaluation_table, print_json, print_table
+
+__all__ = ["COMMANDS", "Command", "TrainFlags"]
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -436,15 +439,40 @@ class CompletionFlags:
 
 def completion(flags: CompletionFlags) -> None:
     """``lowerbound completion``."""
-    from lowerbound.cli import COMMANDS
-
-    everything = {name: globals()[command.flags] for name, command in COMMANDS.items()}
+    everything: dict[str, Any] = {name: command.flags for name, command in COMMANDS.items()}
     tyro.extras.subcommand_cli_from_dict(
         everything,
         prog="lowerbound",
         args=["--tyro-print-completion", flags.shell],
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+
+
+@dataclass(frozen=True)
+class Command:
+    """A verb: its flags, what it does with them, and a sentence."""
+
+    flags: type[Any]
+    run: Callable[[Any], int | None]
+    summary: str
+
+
+COMMANDS: dict[str, Command] = {
+    "train": Command(TrainFlags, train, "train a model, judge it, draw it: a run with a report"),
+    "evaluate": Command(EvaluateFlags, evaluate, "bound, log-likelihood, what stands beside them"),
+    "sample": Command(SampleFlags, sample, "draw from p(x) into a picture or an array"),
+    "reconstruct": Command(ReconstructFlags, reconstruct, "examples beside their reconstructions"),
+    "interpolate": Command(InterpolateFlags, interpolate, "walk between examples' latents"),
+    "encode": Command(EncodeFlags, encode, "examples to latents"),
+    "decode": Command(DecodeFlags, decode, "latents to examples"),
+    "score": Command(ScoreFlags, score, "the bound of each example, as a table"),
+    "compare": Command(CompareFlags, compare, "runs beside one another"),
+    "models": Command(ModelsFlags, models, "the models there are"),
+    "datasets": Command(DatasetsFlags, datasets, "how data are named"),
+    "doctor": Command(DoctorFlags, doctor, "what this machine has"),
+    "completion": Command(CompletionFlags, completion, "completion script for bash, zsh or tcsh"),
+}
+"""Every command by its name."""
 
 
 # --- what the commands share ------------------------------------------------------------------

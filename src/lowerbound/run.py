@@ -128,7 +128,7 @@ def train(
     config = resolved(config, source)
     for warning in source.warnings:
         console.say(f"warning: {warning}")
-    model = create_model(config.model, source, **dict(config.options or {}))
+    model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
     config = replace(config, options=asdict(model.options))
     folder = new_folder(folder or next_folder(config), overwrite)
     with RunLock(folder):
@@ -147,7 +147,7 @@ def resume(folder: Path, *, quiet: bool = False) -> Run:
     console = Console(quiet)
     with RunLock(folder):
         source = source_of(config)
-        model = create_model(config.model, source, **dict(config.options or {}))
+        model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
         return _carry_out(config, model, source, folder, console, resuming=True)
 
 

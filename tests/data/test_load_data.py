@@ -133,8 +133,24 @@ def sample_bytes():
 
 
 SAMPLES = sample_bytes()
-TOKENS = (b"", b"\0" * 4, b"\xff" * 4, b"\xff" * 8, b"\x80\0\0\0", b"\xef\xbb\xbf", b"\xff\xfe",
-          b"\r\n", b'"', b"nan", b"-1", b"9" * 400, b"(" * 200, b"|O", b"PK\1\2", b"PK\5\6")  # fmt: skip
+TOKENS = (
+    b"",
+    b"\0" * 4,
+    b"\xff" * 4,
+    b"\xff" * 8,
+    b"\x80\0\0\0",
+    b"\xef\xbb\xbf",
+    b"\xff\xfe",
+    b"\r\n",
+    b'"',
+    b"nan",
+    b"-1",
+    b"9" * 400,
+    b"(" * 200,
+    b"|O",
+    b"PK\1\2",
+    b"PK\5\6",
+)
 
 mutations = st.lists(
     st.tuples(st.floats(0, 1), st.integers(0, 8), st.sampled_from(TOKENS) | st.binary(max_size=6)),
@@ -171,13 +187,14 @@ def test_hostile_bytes_are_rows_or_refused(tmp_path, kind, edits):
         path = tmp_path / f"t.{kind.removesuffix('2')}"
         path.write_bytes(data)
         spec = str(path)
+    message = ""
     try:
         rows = load_rows(spec)
-    except InputError as error:
-        assert "\n" not in str(error)
-        assert len(str(error)) <= 500
-    else:
         assert rows.support.contains(rows.x)
+    except InputError as error:
+        message = str(error)
+    assert "\n" not in message
+    assert len(message) <= 300
 
 
 @settings(max_examples=100, derandomize=True, deadline=None, database=None,

@@ -81,6 +81,7 @@ def test_labels_named_by_the_caller(tmp_path, refused):
     refused(path, "'species'", "'ant'", "line 2", "labels")
     refused(path, "'labels'", "did you mean 'species'?", labels="specie")
     refused(reals, "'labels'", "integers or text", "'z'", labels="z")
+    refused(written(tmp_path, "a,k\n1,7\n2,\n"), "column 'k', line 3", labels="k")
     assert load_rows(written(tmp_path, "1,7\n2,8\n"), labels="column 1").labels.tolist() == [0, 1]
 
 
@@ -112,7 +113,7 @@ BAD = {
     "text": ("a,b\n1,2\n3,x y\n", "'x y' in column 'b', line 3"),
     "underscore": ("a,b\n1,1_000\n", "'1_000'"),
     "decimal comma": ("a;b\n1;2,5\n", "'2,5'"),
-    "twice": ("a,a\n1,2\n", "two of 'a'"),
+    "twice": ("a,a\n1,2\n", "2 of 'a'"),
     "no label": ("a,y\n1,cat\n2,\n", "column 'y', line 3"),
     "UTF-16": ("a,b\n1,2\n".encode("utf-16"), "UTF-8"),
     "UTF-16 without mark": ("a,b\n1,2\n".encode("utf-16-le"), "zero byte in line 1"),

@@ -80,7 +80,9 @@ def read_npz(
             if label_key is not None:
                 targets = member_array(archive, members[label_key], f"{path}:{label_key}", path)
     except ZIP_ERRORS as error:
-        raise refuse(path, "a whole .npz file", error, "save it with numpy.savez") from error
+        raise refuse(
+            path, "a whole .npz file", printable(error, 80), "save it with numpy.savez"
+        ) from error
     unusable = targets is not None and labels is None and targets.dtype.kind not in "biuU"
     rows = as_rows(array, str(path), support=support, labels=None if unusable else targets)
     if unusable:
@@ -179,7 +181,9 @@ def read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np
     try:
         shape, fortran_order, dtype = reader(header)
     except Exception as error:  # NumPy evaluates a literal: hostile text fails in any way it likes
-        raise refuse(name, "a NumPy array with a valid header", error, "save it again") from error
+        raise refuse(
+            name, "a NumPy array with a valid header", printable(error, 80), "save it again"
+        ) from error
     if any(n < 0 for n in shape):
         raise refuse(name, "of a shape without negative sizes", shape, "save it again")
     return tuple(int(n) for n in shape), bool(fortran_order), dtype

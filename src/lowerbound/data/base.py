@@ -129,7 +129,7 @@ class Source:
         support: what values an element can take.
         context: what a conditional model can be given: `Classes`, or None.
         name: the specification it was loaded from.
-        fingerprint: SHA-256 of the examples; a resumed run must find the same.
+        fingerprint: SHA-256 of the examples and labels; a resumed run must find the same.
     """
 
     train: InMemorySplit
@@ -179,6 +179,15 @@ def binarized(rows: Rows, how: str, seed: int) -> tuple[Rows, Tensor | None]:
     return Rows(x=x, support=Binary(), **kept), drawn
 
 
+def fingerprint(rows: Rows) -> str:
+    """SHA-256 of the examples and their labels, read in place."""
+    digest = hashlib.sha256(f"{rows.support} {tuple(rows.x.shape)}".encode())
+    for tensor in (rows.x, rows.labels):
+        if tensor is not None:
+            digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
 def make_source(rows: Rows, *, how_binarize: str = "none", seed: int = 0) -> Source:
     """Split rows into train, validation and test, by ``seed`` alone.
 
@@ -214,10 +223,6 @@ def make_source(rows: Rows, *, how_binarize: str = "none", seed: int = 0) -> Sou
             intensities[indices] if keep_intensities and intensities is not None else None,
         )
 
-    digest = hashlib.sha256(f"{rows.support} {tuple(rows.x.shape)}".encode())
-    for tensor in (rows.x, rows.labels):
-        if tensor is not None:
-            digest.update(tensor.contiguous().numpy().data)
     num_classes = 0 if rows.labels is None else len(rows.class_names) or int(rows.labels.max()) + 1
     return Source(
         train=take(train, keep_intensities=True),
@@ -229,5 +234,5 @@ def make_source(rows: Rows, *, how_binarize: str = "none", seed: int = 0) -> Sou
         name=rows.name,
         column_names=rows.column_names,
         warnings=rows.warnings,
-        fingerprint=digest.hexdigest(),
+        fingerprint=fingerprint(rows),
     )

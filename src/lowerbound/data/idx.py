@@ -53,7 +53,7 @@ def read_idx(path: Path, ndim: int) -> Array:
             packed_bytes = path.stat().st_size if packed else None
             data = read_exactly(stream, math.prod(shape), path, packed_bytes)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise refuse(path, "a whole gzip file", error, "fetch it again") from error
+        raise refuse(path, "a whole gzip file", printable(error, 80), "fetch it again") from error
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 

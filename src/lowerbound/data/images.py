@@ -7,7 +7,9 @@ noted by a camera is applied, and of an animation the first frame is taken.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import os
 import re
 import stat
@@ -167,7 +169,7 @@ def decode_all(
     images: list[Array] = []
     kept: list[int] = []
     bad: dict[Path, str] = {}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quiet_log("PIL"):
         warnings.simplefilter("ignore")  # odd metadata do not spoil an image …
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # … a bomb does
         for index, path in enumerate(paths):
@@ -186,6 +188,18 @@ def decode_all(
             images.append(image)
             kept.append(index)
     return images, kept, bad
+
+
+@contextlib.contextmanager
+def quiet_log(name: str) -> Iterator[None]:
+    """Silence a library's log: what it would say is said by our refusal, in one line."""
+    log = logging.getLogger(name)
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def decode(path: Path, size: tuple[int, int] | None) -> Array:

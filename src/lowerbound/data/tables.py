@@ -15,6 +15,7 @@ import itertools
 import math
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,24 +58,15 @@ def read_csv(path: Path, *, labels: str | None = None, support: Support | None =
     Raises:
         InputError: text, missing cells, NaN or infinity, ragged rows, or not a text file.
     """
-    if path.stat().st_size > MAX_FILE_BYTES:
-        given = f"{path.stat().st_size} bytes"
-        raise refuse(path, f"a file of at most {MAX_FILE_BYTES} bytes", given, "split it")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            table = read_table(file, path, labels)
-    except UnicodeDecodeError as error:
-        given = f"byte 0x{error.object[error.start]:02x} at {error.start}"
-        raise refuse(path, "text in UTF-8", given, "save it as UTF-8 CSV") from error
-    except csv.Error as error:
-        raise refuse(path, "a table", error, "check its quotes") from error
+    table = checked_table(path, labels)
     targets, class_names = table_labels(table, path, required=labels is not None)
     x = np.array(table.values).reshape(len(table.lines), -1)
     names = list(table.names)
     if targets is not None and table.label is not None:
         del names[table.label]
     elif table.label is not None:  # real numbers under a name such as y: one more column
-        x = np.insert(x, table.label, np.array(table.label_cells, np.float64), axis=1)
+        column = np.array([number(cell) for cell in table.label_cells], np.float64)
+        x = np.insert(x, table.label, column, axis=1)
     if not names:
         raise refuse(path, "a table with columns beside the labels", "none", "add some")
     check_finite(x, names, table.lines, path)
@@ -88,9 +80,24 @@ def read_csv(path: Path, *, labels: str | None = None, support: Support | None =
     )
     if rows.labels is None or labels is not None or table.label is None:
         return rows
-    column, count = printable(table.names[table.label], 40), int(rows.labels.max()) + 1
-    note = f"Column '{column}' is taken as labels ({count} classes)."
+    shown, count = printable(table.names[table.label], 40), int(rows.labels.max()) + 1
+    note = f"Column '{shown}' is taken as labels ({count} classes)."
     return dataclasses.replace(rows, warnings=(*rows.warnings, note))
+
+
+def checked_table(path: Path, labels: str | None) -> Table:
+    """The cells of a file that is neither too large, nor binary, nor badly quoted."""
+    if path.stat().st_size > MAX_FILE_BYTES:
+        given = f"{path.stat().st_size} bytes"
+        raise refuse(path, f"a file of at most {MAX_FILE_BYTES} bytes", given, "split it")
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return read_table(file, path, labels)
+    except UnicodeDecodeError as error:
+        given = f"byte 0x{error.object[error.start]:02x}"
+        raise refuse(path, "text in UTF-8", given, "save it as UTF-8 CSV") from error
+    except csv.Error as error:
+        raise refuse(path, "a table", printable(error, 80), "check its quotes") from error
 
 
 def read_table(file: TextIO, path: Path, labels: str | None) -> Table:
@@ -108,7 +115,7 @@ def read_table(file: TextIO, path: Path, labels: str | None) -> Table:
         if not any(cells) and len(cells) < 2:
             continue
         if table is None:
-            header = any(is_text(cell) for cell in cells)
+            header = any(number(cell) is None for cell in cells)
             names = cells if header else [f"column {i}" for i in range(len(cells))]
             table = Table(names, label_column(names, path, labels))
             if header:
@@ -142,30 +149,29 @@ def separator(head: list[str]) -> str:
     return max("\t;,", key=bare.count) if re.search(r"[\t;,]", bare) else ","
 
 
-def is_number(cell: str) -> bool:
-    """Whether a cell is a number, NaN and infinity included; 1_000 is none."""
+def number(cell: str) -> float | None:
+    """The value of a cell, NaN if it is missing, None if it is text; 1_000 is text."""
     try:
-        float(cell)
+        return float(cell) if "_" not in cell else None
     except ValueError:
-        return False
-    return "_" not in cell
-
-
-def is_text(cell: str) -> bool:
-    """Whether a cell is neither a number nor missing."""
-    return cell.lower() not in MISSING and not is_number(cell)
+        return math.nan if cell.lower() in MISSING else None
 
 
 def label_column(names: list[str], path: Path, labels: str | None) -> int | None:
     """Which column holds the labels, or may hold them."""
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
-        raise refuse(path, "a table with distinct column names", f"two of '{twice}'", "rename one")
+    twice, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise refuse(
+            path,
+            "a table with distinct column names",
+            f"{count} of '{printable(twice, 40)}'",
+            "rename one",
+        )
     if labels is None:
         lower = [name.lower() for name in names]
         return next((lower.index(name) for name in LABEL_COLUMNS if name in lower), None)
     if labels not in names:
-        near = difflib.get_close_matches(labels, names, 1)
+        near = difflib.get_close_matches(labels, names[:1000], 1)
         remedy = f"did you mean '{printable(near[0], 40)}'?" if near else "check the header"
         raise refuse("labels", f"a column of {printable(path, 80)}", labels, remedy)
     return names.index(labels)
@@ -179,17 +185,15 @@ def add_row(table: Table, cells: list[str], line: int, path: Path) -> None:
     names = table.names
     if table.label is not None:
         table.label_cells.append(cells.pop(table.label))
-        names = [name for i, name in enumerate(names) if i != table.label]
+        names = names[: table.label] + names[table.label + 1 :]
     for name, cell in zip(names, cells, strict=True):
-        if is_text(cell):
-            shown, column = printable(cell, 30), printable(name, 40)
+        value = number(cell)
+        if value is None:
+            given = f"'{printable(cell, 30)}' in column '{printable(name, 40)}', line {line}"
             raise refuse(
-                path,
-                "a table of numbers",
-                f"'{shown}' in column '{column}', line {line}",
-                "drop the column, or name it by labels",
+                path, "a table of numbers", given, "drop the column, or name it by labels"
             )
-        table.values.append(float(cell) if cell.lower() not in MISSING else math.nan)
+        table.values.append(value)
     table.lines.append(line)
     if len(table.values) * table.values.itemsize > MAX_FILE_BYTES:
         raise refuse(path, f"at most {MAX_FILE_BYTES} bytes of numbers", "more", "split it")
@@ -204,17 +208,16 @@ def table_labels(
     cells, column = table.label_cells, printable(table.names[table.label], 40)
     if all(re.fullmatch(r"[+-]?[0-9]{1,18}", cell) for cell in cells):
         return np.array(cells).astype(np.int64), ()
-    if all(is_number(cell) or cell.lower() in MISSING for cell in cells):
-        if not required:
-            table.label_cells = ["nan" if c.lower() in MISSING else c for c in cells]
-            return None, ()
-        raise refuse(
-            "labels", "a column of integers or text", f"real '{column}'", "choose another"
-        )
+    numeric = all(number(cell) is not None for cell in cells)
+    if numeric and not required:
+        return None, ()
     missing = next((line for c, line in zip(cells, table.lines, strict=True) if not c), None)
     if missing is not None:
         given = f"an empty cell in column '{column}', line {missing}"
         raise refuse(path, "a table with a label in every row", given, "fill or drop the row")
+    if numeric:
+        given = f"real '{column}'"
+        raise refuse("labels", "a column of integers or text", given, "choose another")
     names = sorted(set(cells))
     index = {name: i for i, name in enumerate(names)}
     return np.array([index[cell] for cell in cells]), tuple(names)

@@ -2,6 +2,7 @@
 
 from lowerbound.models.base import Draw, Model, concatenate_noise
 from lowerbound.models.classical import PPCAOptions, ProbabilisticPCA
+from lowerbound.models.priors import Prior, StandardNormal
 from lowerbound.models.vae import VAE, VAEOptions
 
 __all__ = [
@@ -9,7 +10,9 @@ __all__ = [
     "Draw",
     "Model",
     "PPCAOptions",
+    "Prior",
     "ProbabilisticPCA",
+    "StandardNormal",
     "VAEOptions",
     "concatenate_noise",
 ]

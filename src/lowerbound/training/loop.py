@@ -24,7 +24,7 @@ from lowerbound._random import generator_for, permutation
 from lowerbound._shapes import num_elements
 from lowerbound.config import TrainingConfig
 from lowerbound.data import Source
-from lowerbound.errors import DivergedError, Interrupted
+from lowerbound.errors import DivergedError, Interrupted, refuse
 from lowerbound.evaluation import Judge
 from lowerbound.models import Model, concatenate_noise
 from lowerbound.training.checkpoint import Checkpoint
@@ -100,6 +100,7 @@ def fit_model(
     step_module = Step(model, config, resolve_precision(config.precision, device))
     state = TrainState(model, config)
     if checkpoint is not None:
+        _same_data(checkpoint, source)
         state.restore(checkpoint)
     position, facts = state.position, {"fingerprint": source.fingerprint, "seed": config.seed}
     log = MetricsLog(folder, position.metrics_bytes)
@@ -216,6 +217,16 @@ def _update(state: TrainState, rate: float, clip: float) -> Tensor:
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return usable
+
+
+def _same_data(checkpoint: Checkpoint, source: Source) -> None:
+    if checkpoint.state["facts"]["fingerprint"] != source.fingerprint:
+        raise refuse(
+            "data",
+            "what the run began with",
+            f"{source.name}, whose examples differ from then",
+            "restore the data, or start a new run with --config",
+        )
 
 
 def _refuse_divergence(skipped_in_a_row: int, folder: Path | None, best_step: int | None) -> None:

@@ -51,17 +51,25 @@ class TrainState:
     def __init__(self, model: Model, config: TrainingConfig) -> None:
         self.model = model
         self.average = Average(model, config.average)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        if not parameters:
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        if not named:
             raise InputError(f"a model of kind '{model.name}' has nothing to train")
+        # Only matrices decay: a bias or a sigma has no reason to be near zero.
+        matrices = [p for n, p in named if n.endswith("weight") and p.ndim >= 2]
+        others = [p for n, p in named if not (n.endswith("weight") and p.ndim >= 2)]
+        groups = [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(
-            parameters,
+            [group for group in groups if group["params"]],
             lr=config.learning_rate,
             betas=(0.9, 0.99),
-            weight_decay=config.weight_decay,
             fused=True,
         )
-        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        self.names: dict[Tensor, str] = {
+            parameter: name for name, parameter in model.named_parameters()
+        }
         self.position = Position()
         self.best: dict[str, Tensor] = {}  # averaged weights of the best validation
 

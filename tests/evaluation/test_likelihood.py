@@ -1,0 +1,121 @@
+"""Judging: exactly K samples, any batch, bounded memory, honest errors."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lowerbound.build import create_model
+from lowerbound.data import Rows, make_source
+from lowerbound.distributions import Real
+from lowerbound.errors import InputError
+from lowerbound.evaluation import evaluate, latent_means, log_likelihood, num_active_units
+from lowerbound.evaluation import likelihood as module
+from lowerbound.evaluation.judging import scores
+from lowerbound.models import VAE
+
+
+@pytest.fixture(scope="module")
+def model(digits):
+    torch.manual_seed(0)
+    return create_model("vae", digits, latent_dim=3, width=16).eval()
+
+
+def test_exactly_k_samples_are_drawn(model, digits, monkeypatch):
+    drawn = []
+    real = VAE.log_weight
+
+    def counted(self, x, num_samples, context=None, *, noise=None):
+        drawn.append(num_samples * len(x))
+        return real(self, x, num_samples, context, noise=noise)
+
+    monkeypatch.setattr(VAE, "log_weight", counted)
+    monkeypatch.setattr(module, "DECODED_NUMBERS_AT_ONCE", 64 * 100)
+    for k in (1, 99, 100, 101, 250):
+        drawn.clear()
+        log_likelihood(model, digits.test.x[:7], num_samples=k)
+        assert sum(drawn) == 7 * k
+        assert max(drawn) <= 100
+
+
+def test_the_estimate_is_the_log_of_the_mean_weight(model, digits):
+    x = digits.test.x[:5]
+    weights = model.log_weight(x, 40, noise=model.judging_noise(range(5), 40)).double()
+    estimate = log_likelihood(model, x, num_samples=40)
+    torch.testing.assert_close(estimate.value, weights.logsumexp(0) - math.log(40))
+    w = (weights - weights.max(0).values).exp()
+    torch.testing.assert_close(estimate.effective_sample_size, w.sum(0) ** 2 / (w**2).sum(0))
+    relative = w.std(0, correction=0) / w.mean(0) / math.sqrt(40)
+    torch.testing.assert_close(estimate.standard_error, relative)
+
+
+@pytest.mark.parametrize("at_once", [7, 120, 10_000])
+def test_how_rows_are_batched_changes_nothing(model, digits, monkeypatch, at_once):
+    monkeypatch.setattr(module, "DECODED_NUMBERS_AT_ONCE", 64 * at_once)
+    x = digits.test.x[:6]
+    whole = log_likelihood(model, x, num_samples=50).value
+    few = log_likelihood(model, x[:2], num_samples=50).value
+    torch.testing.assert_close(whole[:2], few, rtol=1e-5, atol=1e-5)
+
+
+def test_the_bound_has_a_monte_carlo_error_that_covers_it(model, digits):
+    few = evaluate(model, digits, num_samples=8, baselines=False)["bound"]
+    many = evaluate(model, digits, num_samples=16, baselines=False)["bound"]
+    assert abs(few["value"] - many["value"]) < 4 * few["monte_carlo_error"]
+    assert many["monte_carlo_error"] < few["monte_carlo_error"]
+    assert many["standard_error"] > many["monte_carlo_error"]
+
+
+def test_scores_are_the_bound_of_each_row_in_its_place(model, digits):
+    x = digits.test.x[:30]
+    nats, bits = scores(model, x, 4)
+    noise = model.judging_noise(range(30), 4)
+    expected = model.bound(x, num_samples=4, noise=noise).value.double()
+    torch.testing.assert_close(nats, expected, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(bits, -nats / (64 * math.log(2)))
+
+
+def test_active_units_are_those_whose_mean_varies():
+    means = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0))
+    means *= torch.tensor([1.0, 0.2, 0.05, 0.0])  # variances 1, 0.04, 0.0025, 0
+    assert num_active_units(means) == 2
+
+
+def test_latent_means_keep_the_order_of_the_rows(model, digits):
+    means = latent_means(model, digits.test, 20)
+    torch.testing.assert_close(means, model.encode(digits.test.x[:20]).mean.detach())
+
+
+def test_the_baseline_beside_a_model_is_probabilistic_pca_on_the_same_rows(blobs):
+    model = create_model("vae", blobs, latent_dim=2, width=8)
+    result = evaluate(model, blobs, num_samples=3)
+    ppca = create_model("ppca", blobs, latent_dim=2)
+    ppca.fit_exactly(blobs)
+    exact = float(ppca.bound(blobs.test.x).value.mean())
+    assert result["baselines"]["ppca"] == {
+        "log_likelihood": pytest.approx(exact),
+        "kind": "exact",
+    }
+
+
+def test_nats_follow_the_unit_of_the_data():
+    """The same model of data in another unit differs by the log of the unit, per column."""
+    from lowerbound.config import TrainingConfig
+    from lowerbound.training import fit_model
+
+    x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+    ends = []
+    for unit in (1.0, 1000.0):
+        source = make_source(Rows(x=x * unit, support=Real(), name="unit"))
+        torch.manual_seed(0)
+        model = create_model("vae", source, latent_dim=1, width=16)
+        fit_model(model, source, TrainingConfig(steps=100, precision="float32"))
+        ends.append(evaluate(model, source, num_samples=10)["bound"]["value"])
+    assert ends[0] - ends[1] == pytest.approx(2 * math.log(1000), abs=0.05)
+
+
+def test_no_samples_are_refused(model, digits):
+    with pytest.raises(InputError, match="'num_samples' must be at least 1, got 0"):
+        log_likelihood(model, digits.test.x[:2], num_samples=0)

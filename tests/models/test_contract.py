@@ -1,0 +1,193 @@
+"""What every registered model promises, whatever it is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import lowerbound
+from lowerbound.build import MODELS, create_model, load_model, model_entry, save_model
+from lowerbound.distributions import Binary, Discrete, Real
+from lowerbound.errors import InputError
+from lowerbound.evaluation import evaluate, log_likelihood
+from lowerbound.run import fit
+
+SMALL = {"vae": {"latent_dim": 3, "width": 16}, "ppca": {"latent_dim": 3}}
+
+
+def small(name: str, source_or_shape, **options):
+    """A small model of a kind; a new kind is tested by being registered."""
+    return create_model(name, source_or_shape, **{**SMALL.get(name, {}), **options})
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def trained(request, digits):
+    """Every model, trained a little on digits."""
+    model = small(request.param, digits)
+    fit(model, digits, steps=30, quiet=True)
+    return model
+
+
+@pytest.fixture
+def x(digits):
+    return digits.test[slice(0, 12)][0]
+
+
+def test_a_model_is_in_eval_mode_after_fit_and_knows_its_data(trained, digits):
+    assert not trained.training
+    assert (trained.event_shape, trained.support) == (digits.event_shape, digits.support)
+
+
+def test_the_bound_is_per_example_finite_and_deterministic(trained, x):
+    before = x.clone()
+    bound = trained.bound(x)
+    assert bound.value.shape == (12,)
+    assert bound.value.isfinite().all()
+    assert all(rate.shape == (12,) for rate in bound.rates.values())
+    assert torch.equal(trained.bound(x).value, bound.value)
+    assert torch.equal(x, before)
+
+
+def test_details_sum_to_their_rate(trained, x):
+    bound = trained.bound(x)
+    for name, parts in bound.details.items():
+        torch.testing.assert_close(parts.sum(1), bound.rates[name])
+
+
+def test_the_value_is_reconstruction_minus_rates(trained, x):
+    bound = trained.bound(x)
+    torch.testing.assert_close(bound.value, bound.reconstruction - sum(bound.rates.values()))
+
+
+def test_batches_change_nothing(trained, x):
+    noise = trained.judging_noise(range(12))
+    whole = trained.bound(x, noise=noise).value
+    ones = [
+        trained.bound(x[i : i + 1], noise={k: v[:, i : i + 1] for k, v in noise.items()}).value
+        for i in range(12)
+    ]
+    torch.testing.assert_close(whole, torch.cat(ones), rtol=1e-5, atol=1e-4)
+
+
+def test_judging_noise_is_a_function_of_seed_and_row(trained):
+    some, more = trained.judging_noise([3, 5]), trained.judging_noise(range(6))
+    for name, tensor in some.items():
+        assert torch.equal(tensor, more[name][:, [3, 5]])
+    other = trained.judging_noise([3, 5], seed=1)
+    assert any(not torch.equal(some[name], other[name]) for name in some)
+
+
+def test_nothing_reads_or_moves_the_global_random_state(trained, x):
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first = trained.bound(x).value
+    trained.sample(3, generator=torch.Generator().manual_seed(0))
+    log_likelihood(trained, x, num_samples=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(123)
+    assert torch.equal(trained.bound(x).value, first)
+
+
+def test_the_log_likelihood_is_at_least_the_bound_and_rises_with_the_samples(trained, x):
+    elbo = trained.bound(x, num_samples=500, noise=trained.judging_noise(range(12), 500)).value
+    one, ten, many = (log_likelihood(trained, x, num_samples=k) for k in (1, 10, 500))
+    slack = 1e-3 + 4 * float(one.value.std()) / math.sqrt(12)
+    assert float(ten.value.mean()) >= float(one.value.mean()) - slack
+    assert float(many.value.mean()) >= float(elbo.mean()) - 1e-3
+    assert ((many.effective_sample_size >= 1) & (many.effective_sample_size <= 500)).all()
+
+
+def test_samples_have_the_shape_and_the_support_and_repeat_with_their_generator(trained):
+    draws = [trained.sample(5, generator=torch.Generator().manual_seed(1)) for _ in range(2)]
+    assert draws[0].shape == (5, *trained.event_shape)
+    assert trained.support.contains(draws[0])
+    assert torch.equal(*draws)
+    means = trained.sample(5, generator=torch.Generator().manual_seed(1), mean=True)
+    assert means.shape == draws[0].shape
+    assert means.isfinite().all()
+
+
+def test_saving_and_loading_gives_the_same_bits(trained, x, tmp_path):
+    save_model(tmp_path, trained)
+    loaded = lowerbound.load(tmp_path)
+    assert torch.equal(loaded.bound(x).value, trained.bound(x).value)
+    assert loaded.state_dict().keys() == trained.state_dict().keys()
+    assert not loaded.training
+
+
+@pytest.mark.parametrize("wrong", [(1, 8, 7), (64,), (3, 8, 8)])
+def test_examples_of_another_shape_are_refused_by_name(trained, wrong):
+    with pytest.raises(InputError, match=r"'x' must be examples of shape 1×8×8, got"):
+        log_likelihood(trained, torch.zeros(2, *wrong), num_samples=2)
+
+
+def test_values_outside_the_support_are_refused(trained):
+    for bad in (17.0, -1.0, 0.5, math.nan):
+        with pytest.raises(InputError, match="'x' must be discrete:17 data"):
+            log_likelihood(trained, torch.full((2, 1, 8, 8), bad), num_samples=2)
+
+
+def test_evaluation_has_the_promised_keys_and_its_terms_add_up(trained, digits):
+    result = evaluate(trained, digits, num_samples=5, max_rows=50)
+    for key in (
+        "format_version model data split num_examples unit parameters seconds bound "
+        "log_likelihood gap bits_per_dim reconstruction_mse active_units baselines"
+    ).split():
+        assert key in result
+    bound = result["bound"]
+    rates = sum(v for k, v in bound["terms"].items() if k != "reconstruction")
+    assert bound["value"] == pytest.approx(bound["terms"]["reconstruction"] - rates, abs=1e-4)
+    assert result["bits_per_dim"] == pytest.approx(-bound["value"] / (64 * math.log(2)))
+    assert result["gap"] == pytest.approx(result["log_likelihood"]["value"] - bound["value"])
+    assert result["num_examples"] == 50
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("support", [Binary(), Discrete(9), Discrete(256), Real()], ids=str)
+@pytest.mark.parametrize("shape", [(5,), (1, 6, 5), (3, 7, 4)], ids=str)
+def test_any_shape_and_support_gives_a_finite_bound(name, shape, support):
+    model = small(name, shape, support=support)
+    top = 1 if isinstance(support, Real | Binary) else support.levels - 1
+    for x in (torch.zeros(2, *shape), torch.full((2, *shape), float(top))):
+        assert model.bound(x).value.isfinite().all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_table_speaks_the_truth(name):
+    entry = model_entry(name)
+    model_class, options = entry.load()
+    assert model_class.name == name
+    assert model_class.is_likelihood == entry.is_likelihood
+    assert entry.summary.endswith(".")
+    assert options.__doc__
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_initial_weights_follow_from_the_seed_alone(name):
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    one, two, other = (small(name, (4,), seed=seed).state_dict() for seed in (3, 3, 4))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    if dict(small(name, (4,)).named_parameters()):
+        assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_misspelt_model_or_option_is_named_with_the_nearest():
+    with pytest.raises(
+        InputError, match=r"'model' must be one of .*, got vea; did you mean 'vae'"
+    ):
+        create_model("vea", (3,))
+    with pytest.raises(InputError, match="unknown key 'latent_dims'; did you mean 'latent_dim'"):
+        create_model("vae", (3,), latent_dims=3)
+    with pytest.raises(InputError, match=r"'latent_dim' .* not valid"):
+        create_model("vae", (3,), latent_dim="many")
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"has no model\.safetensors"):
+        load_model(tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        load_model(tmp_path / "nowhere")

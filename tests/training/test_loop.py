@@ -1,0 +1,240 @@
+"""The loop: same bits twice, same bits after a resume, and nothing non-finite ever kept."""
+
+from __future__ import annotations
+
+import math
+import shutil
+
+import pytest
+import torch
+
+from lowerbound.build import create_model
+from lowerbound.config import TrainingConfig
+from lowerbound.data import load_data
+from lowerbound.errors import DivergedError, InputError
+from lowerbound.models import concatenate_noise
+from lowerbound.training import fit_model
+from lowerbound.training.checkpoint import checkpoints_of, load_newest
+from lowerbound.training.loop import training_noise
+from lowerbound.training.schedule import Length, learning_rate
+from lowerbound.training.step import Step
+
+CONFIG = TrainingConfig(steps=40, validations=8, batch_size=100, precision="float32")
+
+
+def small(source, **options):
+    return create_model("vae", source, latent_dim=3, width=16, **options)
+
+
+def bits(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_same_seed_gives_the_same_bits_twice(digits, precision):
+    config = TrainingConfig(steps=20, precision=precision)
+    ends = []
+    for _ in range(2):
+        model = small(digits)
+        fit_model(model, digits, config)
+        ends.append(bits(model))
+    assert same(*ends)
+    other = small(digits)
+    fit_model(other, digits, TrainingConfig(steps=20, precision=precision, seed=1))
+    assert not same(ends[0], bits(other))
+
+
+def test_every_checkpoint_resumes_to_the_same_bits(digits, tmp_path):
+    whole = small(digits)
+    history = fit_model(whole, digits, CONFIG, folder=tmp_path / "run")
+    for path in checkpoints_of(tmp_path / "run"):
+        again = tmp_path / path.name
+        shutil.copytree(path, again / "checkpoints" / path.name)
+        shutil.copy(tmp_path / "run" / "metrics.jsonl", again)
+        found, _ = load_newest(again)
+        resumed = small(digits)
+        rows = fit_model(resumed, digits, CONFIG, folder=again, checkpoint=found).rows
+        assert same(bits(whole), bits(resumed))
+        assert untimed(rows, "validation") == untimed(history.rows, "validation")
+    assert len(list(tmp_path.iterdir())) >= 4
+
+
+def untimed(rows, kind):
+    return [
+        {k: v for k, v in row.items() if "second" not in k} for row in rows if row["kind"] == kind
+    ]
+
+
+def test_a_resume_on_other_data_is_refused(digits, tmp_path):
+    fit_model(small(digits), digits, CONFIG, folder=tmp_path)
+    found, _ = load_newest(tmp_path)
+    other = load_data("digits", binarize="static")
+    changed = load_data("digits", seed=1)
+    with pytest.raises(InputError, match="'data' must be what the run began with"):
+        fit_model(small(changed), other, CONFIG, folder=tmp_path, checkpoint=found)
+
+
+def test_training_raises_the_bound_and_ends_with_the_best_average(digits):
+    model = small(digits)
+    history = fit_model(model, digits, TrainingConfig(steps=200))
+    values = [r["bound"] for r in history.rows if r["kind"] == "validation"]
+    assert values[-1] > values[0] + 10
+    noise = model.judging_noise(range(len(digits.validation)))
+    bound = model.bound(digits.validation.x, noise=noise).value.mean()
+    assert float(bound) == pytest.approx(max(values), abs=1e-3)
+
+
+class Poison(torch.nn.Module):
+    """A decoder whose output is NaN at chosen calls of training."""
+
+    def __init__(self, calls) -> None:
+        super().__init__()
+        self.inner, self.calls, self.count = torch.nn.Linear(3, 128), set(calls), 0
+
+    def forward(self, z):
+        out = self.inner(z)
+        if self.training:
+            self.count += 1
+            if self.count in self.calls:
+                return out * math.nan
+        return out
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(digits, tmp_path):
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 6))
+    model = create_model(
+        "vae", digits, latent_dim=3, encoder=encoder, decoder=Poison([3, 7, 8, 20])
+    )
+    history = fit_model(model, digits, CONFIG, folder=tmp_path)
+    assert history.rows[-2]["skipped"] == 4
+    assert all(t.isfinite().all() for t in model.state_dict().values())
+    for group in load_newest(tmp_path)[0].tensors.values():
+        assert all(t.isfinite().all() for t in group.values())
+
+
+def test_ten_skipped_steps_in_a_row_end_the_run_with_advice(digits):
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 6))
+    decoder = Poison(range(15, 100))
+    model = create_model("vae", digits, latent_dim=3, encoder=encoder, decoder=decoder)
+    with pytest.raises(DivergedError, match=r"steps in a row .* lower --learning-rate") as caught:
+        fit_model(model, digits, TrainingConfig(steps=100, validations=4))
+    assert caught.value.code == 5
+
+
+def test_a_bound_that_is_not_finite_is_never_the_best(digits, monkeypatch):
+    from lowerbound.training import loop
+
+    real = loop.Judge.__call__
+    seen = []
+
+    def judge(self, model):
+        row = real(self, model)
+        seen.append(row["bound"])
+        return row | {"bound": math.nan} if len(seen) == 2 else row
+
+    monkeypatch.setattr(loop.Judge, "__call__", judge)
+    history = fit_model(small(digits), digits, CONFIG)
+    rows = [r for r in history.rows if r["kind"] == "validation"]
+    assert not rows[1]["best"]
+    assert rows[2]["best"]
+
+
+def test_training_stops_where_the_validation_bound_stops_improving(digits):
+    model = small(digits)
+    config = TrainingConfig(steps=4000, validations=200, patience=2, learning_rate=0.05)
+    history = fit_model(model, digits, config)
+    assert history.stopped_early
+    assert history.steps < 4000
+
+
+def test_clipping_scales_the_gradient_and_a_small_one_is_left_alone(digits):
+    """One step of plain SGD arithmetic: AdamW's first step is the sign, so look at moments."""
+    from lowerbound.training.loop import _update
+    from lowerbound.training.state import TrainState
+
+    moments = []
+    for clip in (1e-3, 1e9):
+        model = small(digits)
+        state = TrainState(model, CONFIG)
+        x = digits.train.x[:50]
+        noise = model.noise(50, 1, torch.Generator().manual_seed(0))
+        loss = -model.bound(x, noise=noise).value.mean()
+        loss.backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])
+        _update(state, 1e-3, clip)
+        first = [state.optimizer.state[p]["exp_avg"] for p in model.parameters()]
+        moments.append(torch.nn.utils.get_total_norm(first) / 0.1)
+    assert float(moments[0]) == pytest.approx(1e-3, rel=1e-3)
+    assert float(moments[1]) == pytest.approx(float(norm), rel=1e-3)
+
+
+def test_noise_is_drawn_by_blocks_of_the_global_batch(digits):
+    model = small(digits)
+    whole = training_noise(model, 192, CONFIG, 7)
+    half = training_noise(model, 128, CONFIG, 7)
+    assert torch.equal(whole["z"][:, :128], half["z"])
+    again = training_noise(model, 192, CONFIG, 8)
+    assert not torch.equal(whole["z"], again["z"])
+    joined = concatenate_noise([half, half])
+    assert joined["z"].shape == (1, 256, 3)
+
+
+def test_dynamic_binarisation_is_drawn_anew_and_judged_images_once():
+    source = load_data("digits", binarize="dynamic")
+    indices = torch.arange(50)
+    a, _ = source.train.draw(indices, torch.Generator().manual_seed(0))
+    b, _ = source.train.draw(indices, torch.Generator().manual_seed(1))
+    assert not torch.equal(a, b)
+    assert set(a.unique().tolist()) == {0, 1}
+    assert source.test.intensities is None
+    again = load_data("digits", binarize="dynamic")
+    assert torch.equal(source.test.x, again.test.x)
+
+
+def test_the_learning_rate_and_beta_are_functions_of_progress(digits):
+    assert learning_rate(0.0, 1.0, 0.1) < 0.02
+    assert learning_rate(0.1, 1.0, 0.1) == 1.0
+    assert learning_rate(0.55, 1.0, 0.1) == pytest.approx(0.5)
+    assert learning_rate(1.0, 1.0, 0.1) == pytest.approx(0.0)
+    step = Step(small(digits), TrainingConfig(beta=2.0, beta_warmup=0.5), "float32")
+    assert [step.weights(p).beta for p in (0.0, 0.25, 0.5, 1.0)] == [0.0, 1.0, 2.0, 2.0]
+
+
+def test_the_length_of_a_run():
+    assert Length.of(TrainingConfig(epochs=2), 7).steps == 14
+    assert Length.of(TrainingConfig(steps=5), 7).steps == 5
+    assert Length.of(TrainingConfig(minutes=0.5), 7).seconds == 30
+    assert Length.of(TrainingConfig(), 5).steps == 750
+    assert Length.of(TrainingConfig(), 1000).steps == 5000
+
+
+def test_minutes_end_the_run(digits):
+    history = fit_model(small(digits), digits, TrainingConfig(minutes=0.01))
+    assert 0.5 < history.seconds < 10
+
+
+def test_the_optimal_sigma_is_settled_before_it_is_judged(blobs):
+    model = create_model("vae", blobs, latent_dim=2, width=16, sigma="optimal")
+    fit_model(model, blobs, TrainingConfig(steps=60))
+    kept = float(model.likelihood.log_sigma)
+    model.settle(blobs)
+    assert float(model.likelihood.log_sigma) == pytest.approx(kept, abs=1e-5)
+    assert kept != 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("steps", 0), ("beta", -1.0), ("learning_rate", math.nan), ("batch_size", 0), ("devices", 2)],
+)
+def test_a_training_option_that_is_none_is_refused(field, value):
+    with pytest.raises(InputError, match=f"'{field}' must be"):
+        TrainingConfig(**{field: value})
+
+
+def test_two_lengths_are_refused():
+    with pytest.raises(InputError, match="'epochs' and 'steps' exclude each other"):
+        TrainingConfig(epochs=1, steps=2)
