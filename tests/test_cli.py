@@ -355,6 +355,7 @@ def test_resuming_a_run_without_a_checkpoint_starts_it_again(run, tmp_path):
 def test_damaged_checkpoints_are_exit_code_3(run, tmp_path, capsys):
     out = tmp_path / "run"
     assert call("train", "digits", "--out", out, *TRAIN) == 0
+    (out / "report.html").unlink()  # as if it had not finished
     for path in out.glob("checkpoints/*/state.json"):
         path.write_text("{}")
     assert "no checkpoint" in refused(capsys, "train", "--resume", out, "--quiet", code=3)

@@ -10,8 +10,11 @@ import torch
 from PIL import Image
 
 from lowerbound import plots
+from lowerbound.data import load_data
 from lowerbound.distributions.support import Binary, Discrete, Real
 from lowerbound.errors import InputError
+from lowerbound.models import ProbabilisticPCA
+from lowerbound.pictures import draw_pictures
 
 DIGIT = (1, 8, 8)
 
@@ -99,6 +102,7 @@ def test_reconstructions_stand_under_their_examples():
     x = images(13)
     figure = plots.reconstructions_figure(x, x, Discrete(17))
     (ax,) = figure.axes
+    assert titles(figure) == ["Means of p(x|z), z the mean of q(z|x)"]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["example", "reconstruction"] * 2
     grid = np.asarray(ax.images[0].get_array())
     assert (grid[:48] == grid[50:98]).all()
@@ -184,6 +188,38 @@ def test_training_of_a_model_without_a_bound_shows_its_loss():
     assert figure.axes[0].get_ylabel() == "loss (as the model defines it)"
     with pytest.raises(InputError, match="'rows' must be rows with a step"):
         plots.training_figure([{"step": 1, "bound": math.nan}])
+
+
+STEPLESS = {"bound": -3.0}
+NOT_FINITE = {"step": 1, "bound": None, "loss": math.nan}
+
+
+@pytest.mark.parametrize("rows", [[], [NOT_FINITE], [STEPLESS], [NOT_FINITE, STEPLESS]])
+def test_nothing_to_draw_is_known_beforehand(rows):
+    assert not plots.has_curve(rows)
+    with pytest.raises(InputError, match="'rows' must be rows with a step"):
+        plots.training_figure(rows)
+
+
+@pytest.mark.parametrize("measured", [{"bound": -3.0}, {"loss": 2.0}])
+def test_one_finite_row_is_enough_to_draw(measured):
+    rows = [NOT_FINITE, STEPLESS, {"step": 2, **measured}]
+    assert plots.has_curve(rows)
+    (ax,) = plots.training_figure(rows).axes
+    assert ax.get_ylabel().startswith(next(iter(measured)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "drawn"),
+    [([], False), ([NOT_FINITE], False), ([NOT_FINITE, {"step": 2, "loss": 2.0}], True)],
+)
+def test_a_run_has_a_training_picture_only_of_finite_rows(rows, drawn, tmp_path):
+    source = load_data("digits")
+    model = ProbabilisticPCA(source.event_shape, source.support, 2)
+    model.fit_exactly(source)
+    draw_pictures(model, source, tmp_path, rows)
+    assert (tmp_path / "samples.png").exists()
+    assert (tmp_path / "training.png").exists() == drawn
 
 
 def test_a_saved_figure_is_a_png_and_pyplot_knows_nothing_of_it(tmp_path):

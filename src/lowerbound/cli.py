@@ -45,6 +45,11 @@ def run_command_line(args: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        where = f" '{printable(error.filename)}'" if error.filename else ""
+        return _fail(f"could not read or write{where}: {error.strerror or error}", 4)
     except Exception as error:
         if debug:
             raise

@@ -120,6 +120,8 @@ class RunConfig(TrainingConfig):
     """What to do with images that cannot be read."""
     data_seed: int = 0
     """Of the splits and of the binarisation of what is judged; never changes with --seed."""
+    latents: Literal["pca", "tsne"] = "pca"
+    """How more than two latents are drawn in a plane."""
     model: str = "vae"
     """Name of the model; `lowerbound models` lists them."""
     options: Mapping[str, Any] | None = None

@@ -23,7 +23,12 @@ NUM_PATHS = 6
 
 
 def draw_pictures(
-    model: Model, source: Source, folder: Path, rows: Sequence[dict[str, Any]]
+    model: Model,
+    source: Source,
+    folder: Path,
+    rows: Sequence[dict[str, Any]],
+    *,
+    method: str = "pca",
 ) -> None:
     """Write every picture that the model and its data allow into ``folder``.
 
@@ -32,9 +37,10 @@ def draw_pictures(
         source: its data; examples come from the test split.
         folder: the run folder.
         rows: of metrics.jsonl; empty for models that are fitted in closed form.
+        method: how more than two latents become a plane, ``"pca"`` or ``"tsne"``.
     """
     support, names = source.support, source.column_names
-    some = source.train[: slice(0, 5000).stop][0]
+    some = source.train[slice(0, 5000)][0]
     is_image = len(source.event_shape) == 3
     num = NUM_DRAWS if is_image else 2000
     draws, means = draw(model, num), draw(model, num, mean=True)
@@ -44,16 +50,16 @@ def draw_pictures(
         x = source.test[slice(0, 20 if is_image else 1000)][0]
         figure = plots.reconstructions_figure(x, reconstruct(model, x), support, names)
         plots.save_figure(figure, folder / "reconstructions.png")
-        plots.save_figure(latents_picture(model, source), folder / "latents.png")
+        plots.save_figure(latents_picture(model, source, method), folder / "latents.png")
         half = min(NUM_PATHS, len(source.test) // 2)
         start, end = source.test[slice(0, half)][0], source.test[slice(half, 2 * half)][0]
         figure = plots.interpolations_figure(interpolate(model, start, end), support, names)
         plots.save_figure(figure, folder / "interpolations.png")
     if getattr(model, "latent_dim", None) == 2:
-        decoded, quantiles = decode_plane(model, 20 if is_image else 40)
+        decoded, quantiles = decode_plane(model, 21 if is_image else 41)
         figure = plots.plane_figure(decoded, support, quantiles)
         plots.save_figure(figure, folder / "plane.png")
-    if rows:
+    if plots.has_curve(rows):
         plots.save_figure(plots.training_figure(rows), folder / "training.png")
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from lowerbound.build import create_model, options_class, save_model
+from lowerbound.build import create_model, load_model, options_class, save_model
 from lowerbound.config import (
     RunConfig,
     TrainingConfig,
@@ -24,7 +24,7 @@ from lowerbound.data import Rows, Source, load_data, load_rows
 from lowerbound.data.base import binarized
 from lowerbound.errors import InputError, refuse
 from lowerbound.evaluation import evaluate
-from lowerbound.files import save_json, save_text
+from lowerbound.files import load_json, save_json, save_text
 from lowerbound.models import Model
 from lowerbound.pictures import draw_pictures
 from lowerbound.report import write_report
@@ -146,6 +146,9 @@ def resume(folder: Path, *, quiet: bool = False) -> Run:
     config = run_config(folder)
     console = Console(quiet)
     with RunLock(folder):
+        if (folder / "report.html").exists():
+            console.say(f"{folder} is finished")
+            return Run(load_model(folder), History(), load_json(folder / "evaluation.json"), folder)
         source = source_of(config)
         model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
         return _carry_out(config, model, source, folder, console, resuming=True)
@@ -178,7 +181,7 @@ def _carry_out(
     console.say(f"judging on the test split (K = {TRAIN_NUM_SAMPLES})")
     result = evaluate(model, source, num_samples=TRAIN_NUM_SAMPLES, max_rows=MAX_JUDGED_ROWS)
     save_json(folder / "evaluation.json", result)
-    draw_pictures(model, source, folder, history.rows)
+    draw_pictures(model, source, folder, history.rows, method=config.latents)
     write_report(folder)
     return Run(model, history, result, folder)
 
@@ -290,10 +293,8 @@ def _announcement(config: RunConfig, source: Source, model: Model, folder: Path)
     shape = "×".join(str(n) for n in source.event_shape)
     sizes = f"{len(source.train):,} + {len(source.validation):,} + {len(source.test):,}"
     chosen = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "options"}
-    default = RunConfig()
-    said = {k: v for k, v in chosen.items() if v != getattr(default, k)}
-    said |= dict(config.options or {})
-    listed = ", ".join(f"{k}={v}" for k, v in said.items())
+    said = {k: v for k, v in {**chosen, **dict(config.options or {})}.items() if v is not None}
+    listed = ", ".join(f"{k} {v}" for k, v in said.items())
     return (
         f"{config.model} ({model.num_parameters:,} parameters) on {source.name}: {sizes} examples "
         f"of {shape} {source.support} values\nconfiguration: {listed}\nrun folder: {folder}"

@@ -52,7 +52,8 @@ def evaluation_table(result: Mapping[str, Any]) -> Rows:
         what = f"{log_likelihood['kind']}, K = {k:,}, effective sample size {size:.1f}"
         rows.append(("log-likelihood", value, what))
         rows.append(("gap", f"{result['gap']:.3f} nats", "log-likelihood − bound"))
-        rows.append(("bits/dim", f"{result['bits_per_dim']:.4f}", "−bound / (D ln 2)"))
+        density = ", of a density in the data's units" if result.get("support") == "real" else ""
+        rows.append(("bits/dim", f"{result['bits_per_dim']:.4f}", f"−bound / (D ln 2){density}"))
     for name, baseline in result["baselines"].items():
         value = f"{baseline['log_likelihood']:.3f} nats"
         rows.append((f"{name} beside it", value, f"{baseline['kind']}, as many latents"))

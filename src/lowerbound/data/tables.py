@@ -190,9 +190,7 @@ def add_row(table: Table, cells: list[str], line: int, path: Path) -> None:
         value = number(cell)
         if value is None:
             given = f"'{printable(cell, 30)}' in column '{printable(name, 40)}', line {line}"
-            raise refuse(
-                path, "a table of numbers", given, "drop the column, or name it by labels"
-            )
+            raise refuse(path, "a table of numbers", given, "drop the column, or say --labels")
         table.values.append(value)
     table.lines.append(line)
     if len(table.values) * table.values.itemsize > MAX_FILE_BYTES:

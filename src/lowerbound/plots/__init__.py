@@ -1,0 +1,33 @@
+"""Figures from tensors: what a model draws, keeps, forgets, and how it got there.
+
+Every function takes CPU tensors and returns a `matplotlib.figure.Figure` that belongs to nobody:
+no pyplot, no global state, no window. Images are shown as the numbers they are, x / (levels − 1)
+clipped to [0, 1] and never wrapped; vectors become small multiples, one panel per column.
+
+The training figure shows the bound in nats and its two halves, −bound = distortion + rate, where
+the distortion is −E_q log p(x|z) and the rate is what the latents cost.
+"""
+
+from lowerbound.plots.examples import (
+    interpolations_figure,
+    plane_figure,
+    reconstructions_figure,
+    samples_figure,
+)
+from lowerbound.plots.images import displayable, image_grid
+from lowerbound.plots.latents import latents_figure
+from lowerbound.plots.style import save_figure
+from lowerbound.plots.training import has_curve, training_figure
+
+__all__ = [
+    "displayable",
+    "has_curve",
+    "image_grid",
+    "interpolations_figure",
+    "latents_figure",
+    "plane_figure",
+    "reconstructions_figure",
+    "samples_figure",
+    "save_figure",
+    "training_figure",
+]

@@ -1,0 +1,168 @@
+"""Figures of examples: drawn, reconstructed, on the way between two, and all over a plane."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lowerbound.distributions.support import Real, Support
+from lowerbound.plots.columns import (
+    as_rows,
+    column_reconstructions,
+    histograms,
+    names_of_columns,
+    scatter_pair,
+    shared_legend,
+    small_multiples,
+)
+from lowerbound.plots.images import (
+    MAX_IMAGES,
+    image_grid,
+    image_panels,
+    is_image,
+    shared_grey,
+    tag_cells,
+)
+from lowerbound.plots.style import HUES, INK, dress_bar, true_minus
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["interpolations_figure", "plane_figure", "reconstructions_figure", "samples_figure"]
+
+
+def samples_figure(
+    draws: Tensor,
+    means: Tensor | None,
+    support: Support,
+    event_shape: Sequence[int],
+    train: Tensor | None = None,
+    column_names: Sequence[str] = (),
+    labels: Tensor | Sequence[int] | None = None,
+) -> Figure:
+    """What the model draws: images in a grid, two real columns as points, others as histograms.
+
+    Args:
+        draws: Draws from p(x), (N, *event); of images the first 100 are shown.
+        means: Means of p(x|z) for z from the prior, (N, *event), shown for images only.
+        support: Of the data.
+        event_shape: Shape of one example; three axes of which the first is 1 … 4 are an image.
+        train: Training data (M, *event) to compare with; it also fixes the grey of real images.
+        column_names: One name per column of a table; x₁, x₂, … unless given.
+        labels: Class of each draw (N,), written into the corner of its image.
+    """
+    title = "What the model draws"
+    if not is_image(event_shape):
+        data = None if train is None else as_rows(train)
+        draw = scatter_pair if isinstance(support, Real) and draws[0].numel() == 2 else histograms
+        return draw(title, data, as_rows(draws), support, column_names)
+    reference = draws if train is None else train
+    panels = {"Draws from p(x)": draws, "Means of p(x|z), z from the prior": means}
+    shown = {name: x[:MAX_IMAGES] for name, x in panels.items() if x is not None}
+    columns = math.ceil(math.sqrt(len(draws[:MAX_IMAGES])))
+    grids = {
+        name: image_grid(shared_grey(x, support, reference), columns) for name, x in shown.items()
+    }
+    figure, axes = image_panels(title, grids)
+    for ax in axes if labels is not None else []:
+        tag_cells(ax, [str(label) for label in torch.as_tensor(labels).tolist()], columns)
+    return figure
+
+
+def reconstructions_figure(
+    x: Tensor,
+    means: Tensor,
+    support: Support,
+    column_names: Sequence[str] = (),
+) -> Figure:
+    """Examples beside what is left of them after encoding and decoding.
+
+    Args:
+        x: Examples (N, *event); of images the first 40 are shown, ten to a row.
+        means: Means of p(x|z) at the means of q(z|x), (N, *event).
+        support: Of the data.
+        column_names: One name per column of a table; x₁, x₂, … unless given.
+    """
+    title = "Examples and their reconstructions"
+    if not is_image(x.shape[1:]):
+        return column_reconstructions(title, as_rows(x), as_rows(means), column_names)
+    columns = min(len(x), 10)
+    halves = [torch.split(shared_grey(t[:40], support, x), columns) for t in (x, means)]
+    rows = [image_grid(part, columns) for pair in zip(*halves, strict=True) for part in pair]
+    height = rows[0].shape[0]
+    below = [2, height // 4] * (len(rows) // 2)  # a pair stands together, apart from the next
+    below[-1] = 0
+    white = [((0, pad), (0, 0), (0, 0)) for pad in below]
+    stack = [np.pad(row, pad, constant_values=255) for row, pad in zip(rows, white, strict=True)]
+    panels = {"Means of p(x|z), z the mean of q(z|x)": np.concatenate(stack)}
+    figure, (ax,) = image_panels(title, panels, left=150)
+    tops = np.cumsum([0, *(len(row) for row in stack)])[:-1]
+    ax.set_yticks(tops + height / 2, ["example", "reconstruction"] * (len(rows) // 2))
+    return figure
+
+
+def interpolations_figure(
+    frames: Tensor, support: Support, column_names: Sequence[str] = ()
+) -> Figure:
+    """Walks through the latent space from one example to another.
+
+    Args:
+        frames: Decoded means (R, S, *event): R walks of S steps, ends included.
+        support: Of the data.
+        column_names: One name per column of a table; x₁, x₂, … unless given.
+    """
+    walks, steps = frames.shape[:2]
+    title, position = "From one example to another", "fraction of the way in latent space"
+    if is_image(frames.shape[2:]):
+        grid = image_grid(shared_grey(frames.flatten(0, 1), support, frames), steps)
+        figure, (ax,) = image_panels(title, {"Means of p(x|z) on the way": grid}, bottom=76)
+        cell = grid.shape[1] / steps
+        ax.set_xticks([cell / 2, grid.shape[1] - cell / 2], ["0", "1"])
+        ax.set_xlabel(position, fontsize=9, color=INK)
+        return figure
+    table = frames.flatten(2).detach().double().numpy()
+    names = names_of_columns(column_names, table.shape[2])
+    figure, axes = small_multiples(title, names, "fraction of the way", "mean of p(x|z)")
+    for i, ax in enumerate(axes):
+        for walk, hue in zip(range(walks), HUES, strict=False):
+            path = table[walk, :, i]
+            ax.plot(np.linspace(0, 1, steps), path, color=hue, lw=1.4, label=f"walk {walk + 1}")
+    shared_legend(figure, axes)
+    return figure
+
+
+def plane_figure(decoded: Tensor, support: Support, quantiles: Tensor) -> Figure:
+    """The data that each point of a two-dimensional latent plane stands for.
+
+    Args:
+        decoded: Means of p(x|z) (G, G, *event), rows z₂ from high to low, so that it grows
+            upwards in the figure, and columns z₁ from low to high.
+        support: Of the data.
+        quantiles: Quantiles of the prior along each axis (G,), rising.
+    """
+    size, title = len(quantiles), "The latent plane, decoded"
+    if is_image(decoded.shape[2:]):
+        grid = image_grid(shared_grey(decoded.flatten(0, 1), support, decoded), size, gap=1)
+        panels = {"Means of p(x|z) at even quantiles of the prior": grid}
+        figure, axes = image_panels(title, panels, left=100, bottom=76)
+    else:
+        table = decoded.flatten(2).detach().double().numpy()
+        names = [f"Mean of {name}" for name in names_of_columns((), table.shape[2])]
+        figure, axes = small_multiples(title, names, side=2.6)
+        for i, ax in enumerate(axes):
+            image = ax.imshow(table[:, :, i], cmap="viridis", aspect="auto")
+            dress_bar(figure.colorbar(image, ax=ax))
+    shown = sorted({0, size // 4, size // 2, size - 1 - size // 4, size - 1})
+    values = [true_minus(f"{float(quantiles[i]):.2g}") for i in shown]
+    for ax in axes:
+        (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+        ax.set_xticks([left + (right - left) * (i + 0.5) / size for i in shown], values)
+        ax.set_yticks([bottom + (top - bottom) * (i + 0.5) / size for i in shown], values)
+        ax.set_xlabel("z₁", fontsize=9.5, color=INK)
+        ax.set_ylabel("z₂", fontsize=9.5, color=INK)
+    return figure

@@ -1,0 +1,88 @@
+"""A run from Python: the same folder, the same promises, nothing left half done."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import lowerbound
+from lowerbound.build import create_model
+from lowerbound.config import RunConfig
+from lowerbound.errors import InputError
+from lowerbound.run import next_folder, run_config, train
+
+SMALL = {"latent_dim": 2, "width": 16}
+
+
+def test_fit_without_a_folder_writes_nothing(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = create_model("vae", digits, **SMALL)
+    run = lowerbound.fit(model, digits, steps=5, quiet=True)
+    assert run.model is model
+    assert run.folder is None
+    assert run.history.steps == 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fit_with_a_folder_makes_a_whole_run_that_loads(digits, tmp_path):
+    model = create_model("vae", digits, **SMALL)
+    run = lowerbound.fit(model, digits, steps=5, out=tmp_path / "run", quiet=True)
+    assert json.loads((run.folder / "evaluation.json").read_text()) == run.evaluation
+    loaded = lowerbound.load(run.folder)
+    x = digits.test.x[:5]
+    assert torch.equal(loaded.bound(x).value, model.bound(x).value)
+    assert run_config(run.folder).steps == 5
+    with pytest.raises(InputError, match="'out' must be an empty or new folder"):
+        lowerbound.fit(model, digits, steps=5, out=tmp_path / "run", quiet=True)
+
+
+def test_fit_names_an_unknown_option_and_data_that_do_not_fit(digits, blobs):
+    model = create_model("vae", digits, **SMALL)
+    with pytest.raises(
+        InputError, match="'learnin_rate'; did you mean 'learning_rate'"
+    ):
+        lowerbound.fit(model, digits, steps=5, learnin_rate=1.0)
+    with pytest.raises(InputError, match="'blobs' must be examples of shape 1×8×8, got 3"):
+        lowerbound.fit(model, blobs, steps=5)
+
+
+def test_two_runs_of_one_configuration_are_the_same_bits(tmp_path):
+    config = RunConfig(steps=8, options=SMALL, seed=3)
+    for name in ("a", "b"):
+        train(config, tmp_path / name, quiet=True)
+        torch.manual_seed(77)
+    for file in ("model.safetensors", "config.yaml", "config.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    a, b = (json.loads((tmp_path / n / "evaluation.json").read_text()) for n in "ab")
+    assert {**a, "seconds": 0} == {**b, "seconds": 0}
+
+
+def test_the_report_states_the_floor_of_a_learned_sigma(blobs, tmp_path):
+    model = create_model("vae", blobs, **SMALL)
+    run = lowerbound.fit(model, blobs, steps=5, out=tmp_path / "run", quiet=True)
+    assert any("floor of 0.001" in note for note in run.evaluation["notes"])
+    assert "floor of 0.001" in (run.folder / "report.html").read_text()
+
+
+def test_folders_are_named_by_data_and_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(next_folder(RunConfig(data="mnist:some/where"))) == "runs/mnist-vae-1"
+    (tmp_path / "runs" / "mnist-vae-1").mkdir(parents=True)
+    assert str(next_folder(RunConfig(data="mnist:some/where"))) == "runs/mnist-vae-2"
+    assert str(next_folder(RunConfig(data="a/b/table.csv", model="ppca"))) == "runs/table-ppca-1"
+    assert str(next_folder(RunConfig(data="folder:pictures/cats"))) == "runs/cats-vae-1"
+
+
+def test_real_digits_of_mnist_train_and_judge(data_folder, tmp_path):
+    config = RunConfig(
+        data=f"mnist:{data_folder / 'mnist'}", binarize="dynamic", steps=20, options=SMALL
+    )
+    source = lowerbound.run.source_of(config)
+    assert [len(s) for s in (source.train, source.validation, source.test)] == [55000, 5000, 10000]
+    assert set(source.test.x.unique().tolist()) == {0, 1}
+    model = create_model("vae", source, **SMALL)
+    lowerbound.fit(model, source, steps=20, validations=2, quiet=True)
+    result = lowerbound.evaluate(model, source, num_samples=2, max_rows=200, baselines=False)
+    assert -543.4 < result["bound"]["value"] < -100  # 784 ln 2 is what knowing nothing costs
