@@ -11,14 +11,16 @@ help:
 	@echo "make test-nightly  the long checks"
 	@echo "make benchmarks    speed, side by side with others"
 
-$(BIN)/.installed: pyproject.toml
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(BIN)/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)" -e .
 	@touch $@
 
-$(BIN)/.tested: $(BIN)/.installed
+$(BIN)/.tested: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[dev]"
-	@touch $@
+	@touch $@ $(BIN)/.installed
 
 demo: $(BIN)/.installed
 	$(BIN)/lowerbound train digits --out runs/demo --overwrite

@@ -218,6 +218,7 @@ def test_doctor_and_completion(capsys):
         (["trian"], "there is no command 'trian'; did you mean 'train'?"),
         (["train", "--latent-dims", "3"], "'--latent-dims'; did you mean '--latent-dim'?"),
         (["train", "--steps", "abc"], "'steps' must be a whole number, got abc"),
+        (["train", "--latent-dim", "0"], "error: 'latent_dim' must be at least 1, got 0"),
         (["train", "--steps", "0"], "'steps' must be above 0, got 0"),
         (["train", "--model", "vea"], "'model' must be one of vae, ppca, got vea"),
         (["train", "--epochs", "1", "--steps", "1"], "'epochs' and 'steps' exclude each other"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -86,3 +87,14 @@ def test_real_digits_of_mnist_train_and_judge(data_folder, tmp_path):
     lowerbound.fit(model, source, steps=20, validations=2, quiet=True)
     result = lowerbound.evaluate(model, source, num_samples=2, max_rows=200, baselines=False)
     assert -543.4 < result["bound"]["value"] < -100  # 784 ln 2 is what knowing nothing costs
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 5), (3,), (1,)], ids=str)
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_the_smallest_data_there_can_be_makes_a_whole_run(shape, method, tmp_path):
+    x = torch.arange(10.0).reshape(10, *[1] * len(shape)).expand(10, *shape).contiguous()
+    np.save(tmp_path / "x.npy", x.numpy())
+    config = RunConfig(data=str(tmp_path / "x.npy"), steps=2, options=SMALL, latents=method)
+    run = train(config, tmp_path / "run", quiet=True)
+    assert run.evaluation["num_examples"] == 1
+    assert (tmp_path / "run" / "report.html").exists()

@@ -188,7 +188,7 @@ def _mistake(box: str, name: str, args: list[str], types: dict[str, Any]) -> Inp
         given = _value_of(args, found[1])
         remedy = f"see `{PROGRAM} {name} --help`"
         return refuse(found[1].lstrip("-"), _described(types[found[1]]), given, remedy)
-    if own := re.match(r"Error parsing [A-Z]\w+: (.*)", text):
+    if own := re.match(r"Error parsing (?!--)\S+: (.*)", text):
         return InputError(own[1])  # a refusal of ours, raised while the flags were built
     return InputError(f"{text or 'these arguments cannot be read'}; see `{PROGRAM} {name} --help`")
 

@@ -51,7 +51,8 @@ def draw_pictures(
         figure = plots.reconstructions_figure(x, reconstruct(model, x), support, names)
         plots.save_figure(figure, folder / "reconstructions.png")
         plots.save_figure(latents_picture(model, source, method), folder / "latents.png")
-        half = min(NUM_PATHS, len(source.test) // 2)
+    half = min(NUM_PATHS, len(source.test) // 2)
+    if model.has_encoder and half:
         start, end = source.test[slice(0, half)][0], source.test[slice(half, 2 * half)][0]
         figure = plots.interpolations_figure(interpolate(model, start, end), support, names)
         plots.save_figure(figure, folder / "interpolations.png")

@@ -130,6 +130,8 @@ def interpolate(flags: InterpolateFlags) -> None:
     x = first_rows(source, "test", 2 * flags.num)
     model.check(x, source.name)
     half = len(x) // 2
+    if not half:
+        raise refuse("data", "at least two test examples", len(x), "name more with --data")
     frames = walk(model, x[:half], x[half : 2 * half], flags.steps)
     if out.suffix == ".npz":
         save_arrays(out, x=frames)
