@@ -55,4 +55,4 @@ def gaussian_log_prob(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
 
 def integral(values: Tensor, grid: Tensor) -> float:
     """Trapezoidal integral over a one-dimensional grid."""
-    return float(torch.trapezoid(values, grid))
+    return float(torch.trapezoid(values, grid).detach())

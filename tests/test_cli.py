@@ -201,6 +201,16 @@ def test_compare_and_the_lists(run, capsys):
         assert capsys.readouterr().out
 
 
+def test_runs_on_differently_prepared_data_are_not_called_comparable(run, tmp_path, capsys):
+    other = tmp_path / "static"
+    assert call("train", "digits", "--binarize", "static", "--out", other, *TRAIN) == 0
+    capsys.readouterr()
+    assert call("compare", run, other, "--json") == 0
+    out, err = capsys.readouterr()
+    assert not json.loads(out)["comparable"]
+    assert "different data" in err
+
+
 def test_doctor_and_completion(capsys):
     assert call("doctor", "--json") == 0
     assert json.loads(capsys.readouterr().out)["verdict"] == "ready"

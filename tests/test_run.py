@@ -41,9 +41,7 @@ def test_fit_with_a_folder_makes_a_whole_run_that_loads(digits, tmp_path):
 
 def test_fit_names_an_unknown_option_and_data_that_do_not_fit(digits, blobs):
     model = create_model("vae", digits, **SMALL)
-    with pytest.raises(
-        InputError, match="'learnin_rate'; did you mean 'learning_rate'"
-    ):
+    with pytest.raises(InputError, match="'learnin_rate'; did you mean 'learning_rate'"):
         lowerbound.fit(model, digits, steps=5, learnin_rate=1.0)
     with pytest.raises(InputError, match="'blobs' must be examples of shape 1×8×8, got 3"):
         lowerbound.fit(model, blobs, steps=5)

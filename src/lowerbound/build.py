@@ -104,7 +104,7 @@ def create_model(
             networks of your own.
 
     Returns:
-        The model, untrained, in float32 (classical models in float64) on the CPU.
+        The model, untrained, in eval mode, in float32 (classical models in float64), on the CPU.
 
     Raises:
         InputError: an unknown name or option, or a likelihood that does not fit the support.
@@ -136,11 +136,13 @@ def create_model(
         shape = tuple(int(n) for n in event_shape_or_source)
     if isinstance(support, str):
         support = parse_support(support)
+    if not shape or min(shape) < 1:
+        raise refuse("event_shape", "at least one axis, none of them empty", shape)
     with initialised_by(seed):
         model: Model = model_class.build(shape, support or Real(), chosen, **parts)  # type: ignore[attr-defined]
     if source is not None:
         model.calibrate(source)
-    return model
+    return model.eval()
 
 
 def save_model(folder: Path, model: Model) -> None:

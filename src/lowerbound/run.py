@@ -148,7 +148,9 @@ def resume(folder: Path, *, quiet: bool = False) -> Run:
     with RunLock(folder):
         if (folder / "report.html").exists():
             console.say(f"{folder} is finished")
-            return Run(load_model(folder), History(), load_json(folder / "evaluation.json"), folder)
+            return Run(
+                load_model(folder), History(), load_json(folder / "evaluation.json"), folder
+            )
         source = source_of(config)
         model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
         return _carry_out(config, model, source, folder, console, resuming=True)

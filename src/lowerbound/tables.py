@@ -40,7 +40,7 @@ def evaluation_table(result: Mapping[str, Any]) -> Rows:
     if bound is None:
         rows.append(("bound", "–", str(result.get("reason", ""))))
     else:
-        value = f"{bound['value']:.3f} ± {bound['standard_error']:.3f} nats"
+        value = _nats(bound)
         rows.append(("bound", value, f"on log p(x), mean of {result['num_examples']:,} examples"))
         for name, term in bound["terms"].items():
             sign = "+" if name == "reconstruction" else "−"
@@ -48,15 +48,16 @@ def evaluation_table(result: Mapping[str, Any]) -> Rows:
             rows.append((f"  {sign} {name}", f"{term:.3f} nats", what))
     if log_likelihood is not None:
         k, size = log_likelihood["num_samples"], log_likelihood["effective_sample_size"]
-        value = f"{log_likelihood['value']:.3f} ± {log_likelihood['standard_error']:.3f} nats"
-        what = f"{log_likelihood['kind']}, K = {k:,}, effective sample size {size:.1f}"
-        rows.append(("log-likelihood", value, what))
-        rows.append(("gap", f"{result['gap']:.3f} nats", "log-likelihood − bound"))
+        how = f"K = {k:,}, mean effective sample size {size:.1f}" if k else "in closed form"
+        rows.append(("log-likelihood", _nats(log_likelihood), f"{log_likelihood['kind']}, {how}"))
+        if result["gap"] is not None:
+            rows.append(("gap", f"{result['gap']:.3f} nats", "log-likelihood − bound, at least"))
         density = ", of a density in the data's units" if result.get("support") == "real" else ""
         rows.append(("bits/dim", f"{result['bits_per_dim']:.4f}", f"−bound / (D ln 2){density}"))
     for name, baseline in result["baselines"].items():
         value = f"{baseline['log_likelihood']:.3f} nats"
-        rows.append((f"{name} beside it", value, f"{baseline['kind']}, as many latents"))
+        what = f"{baseline['kind']}, {baseline['latent_dim']} latents"
+        rows.append((f"{name} beside it", value, what))
     if result["reconstruction_mse"] is not None:
         rows.append(
             ("squared error", f"{result['reconstruction_mse']:.5g}", "per dimension, data units")
@@ -64,6 +65,15 @@ def evaluation_table(result: Mapping[str, Any]) -> Rows:
     if result["active_units"] is not None:
         rows.append(("active units", f"{result['active_units']} of {result['latent_dim']}", ""))
     return rows
+
+
+def _nats(estimate: Mapping[str, Any] | None, decimals: int = 3) -> str:
+    """Value ± standard error over examples, where there is one."""
+    if estimate is None:
+        return "–"
+    value, error = estimate["value"], estimate["standard_error"]
+    spread = "" if error is None else f" ± {error:.{decimals}f}"
+    return f"{value:.{decimals}f}{spread} nats"
 
 
 def comparison_table(results: Sequence[Mapping[str, Any]]) -> Rows:
@@ -78,9 +88,9 @@ def comparison_table(results: Sequence[Mapping[str, Any]]) -> Rows:
                 r["run"],
                 r["model"],
                 f"{r['data']} ({r['split']}, {r['num_examples']:,})",
-                "–" if bound is None else f"{bound['value']:.2f} ± {bound['standard_error']:.2f}",
-                "–" if ll is None else f"{ll['value']:.2f} ± {ll['standard_error']:.2f}",
-                "–" if ll is None else f"{ll['num_samples']:,}",
+                _nats(bound, 2),
+                _nats(ll, 2),
+                "–" if ll is None or ll["num_samples"] is None else f"{ll['num_samples']:,}",
                 "–" if r["bits_per_dim"] is None else f"{r['bits_per_dim']:.4f}",
                 f"{r['parameters']:,}",
             )

@@ -112,3 +112,27 @@ def test_standardised_levels_fill_the_axis_from_minus_one_to_one(levels):
     half_bin = 1 / levels
     expected = torch.tensor([[-1 + half_bin], [1 - half_bin]])
     torch.testing.assert_close(likelihood.standardized(x), expected)
+
+
+@pytest.mark.parametrize("levels", [2, 5, 256])
+def test_the_logistic_is_the_difference_of_sigmoids_at_the_edges_of_its_bins(levels):
+    p = head(LIKELIHOODS["logistic"], Discrete(levels), (1,))(torch.tensor([[0.3, 1.5]]).double())
+    k = torch.arange(levels, dtype=torch.float64)
+    lower, upper = 2 * k / levels - 1, 2 * (k + 1) / levels - 1
+    scale = p.log_scale.exp()[0]
+    cdf = lambda edge: torch.sigmoid((edge - p.loc[0]) / scale)  # noqa: E731
+    mass = torch.where(k == levels - 1, 1.0, cdf(upper)) - torch.where(k == 0, 0.0, cdf(lower))
+    torch.testing.assert_close(p.log_prob(k.unsqueeze(-1)).exp(), mass, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close((k * mass).sum(), p.mean[0, 0])
+
+
+@pytest.mark.parametrize(("cls", "support"), CASES)
+def test_the_mean_is_the_expectation_under_log_prob(cls, support):
+    p = head(cls, support, (1,))(raw_outputs(head(cls, support, (1,)), 1).double())
+    if isinstance(support, Real):
+        grid = torch.linspace(-40, 40, 400_001, dtype=torch.float64)
+        expected = integral(grid * p.log_prob(grid.unsqueeze(-1)).exp(), grid)
+    else:
+        k = torch.arange(support.levels, dtype=torch.float64)
+        expected = float((k * p.log_prob(k.unsqueeze(-1)).exp()).sum())
+    assert float(p.mean.detach()) == pytest.approx(expected, abs=1e-8)

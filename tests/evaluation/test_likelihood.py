@@ -10,7 +10,7 @@ import torch
 from lowerbound.build import create_model
 from lowerbound.data import Rows, make_source
 from lowerbound.distributions import Real
-from lowerbound.errors import InputError
+from lowerbound.errors import DivergedError, InputError
 from lowerbound.evaluation import evaluate, latent_means, log_likelihood, num_active_units
 from lowerbound.evaluation import likelihood as module
 from lowerbound.evaluation.judging import scores
@@ -77,6 +77,54 @@ def test_scores_are_the_bound_of_each_row_in_its_place(model, digits):
     torch.testing.assert_close(bits, -nats / (64 * math.log(2)))
 
 
+def test_both_errors_of_the_bound_are_what_they_are_called(model, digits):
+    result = evaluate(model, digits, num_samples=16, baselines=False)
+    noise = model.judging_noise(range(len(digits.test)), 16)
+    values = torch.stack(
+        [
+            model.bound(digits.test.x, noise={"z": noise["z"][k : k + 1]}).value.detach().double()
+            for k in range(16)
+        ]
+    )
+    n = len(digits.test)
+    bound = result["bound"]
+    assert bound["value"] == pytest.approx(float(values.mean()), abs=1e-4)
+    assert bound["standard_error"] == pytest.approx(float(values.mean(0).std()) / n**0.5, rel=1e-4)
+    expected = float((values.var(0) / 16).sum().sqrt()) / n
+    assert bound["monte_carlo_error"] == pytest.approx(expected, rel=1e-3)
+    estimate = log_likelihood(model, digits.test.x, num_samples=16).value
+    error = result["log_likelihood"]["standard_error"]
+    assert error == pytest.approx(float(estimate.std()) / n**0.5, rel=1e-6)
+
+
+def test_what_one_sample_or_one_example_cannot_tell_is_not_told(model, digits):
+    result = evaluate(model, digits, num_samples=1, max_rows=1, baselines=False)
+    assert result["bound"]["monte_carlo_error"] is None
+    assert result["bound"]["standard_error"] is None
+    assert result["gap"] is None
+    assert log_likelihood(model, digits.test.x[:2], num_samples=1).standard_error.isnan().all()
+
+
+def test_a_model_that_diverged_is_not_judged(model, digits):
+    import copy
+
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.encoder.last.bias.fill_(math.nan)
+    with pytest.raises(DivergedError, match="is not finite"):
+        evaluate(broken, digits, num_samples=2, baselines=False)
+
+
+def test_data_that_fill_fewer_dimensions_than_latents_have_no_baseline():
+    x = torch.randn(300, 1, generator=torch.Generator().manual_seed(0)).expand(300, 4).contiguous()
+    source = make_source(Rows(x=x, support=Real(), name="flat"))
+    model = create_model("vae", source, latent_dim=2, width=8)
+    assert evaluate(model, source, num_samples=2)["baselines"] == {}
+    ppca = create_model("ppca", source, latent_dim=2)
+    ppca.fit_exactly(source)
+    assert "at its floor" in ppca.notes()[0]
+
+
 def test_active_units_are_those_whose_mean_varies():
     means = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0))
     means *= torch.tensor([1.0, 0.2, 0.05, 0.0])  # variances 1, 0.04, 0.0025, 0
@@ -97,6 +145,7 @@ def test_the_baseline_beside_a_model_is_probabilistic_pca_on_the_same_rows(blobs
     assert result["baselines"]["ppca"] == {
         "log_likelihood": pytest.approx(exact),
         "kind": "exact",
+        "latent_dim": 2,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -79,6 +81,25 @@ def test_the_fitted_model_is_the_maximum_of_the_likelihood():
             covariance = model.weight @ model.weight.mT + model.variance * torch.eye(6)
             assert float(gaussian_log_prob(x, model.mu, covariance.double()).mean()) < best
         tensor.copy_(kept)
+
+
+def test_the_fit_to_discrete_data_has_the_variance_of_the_uniform_noise():
+    x = torch.randint(0, 6, (400, 4), generator=torch.Generator().manual_seed(0))
+    model, covariance = fitted(x.to(torch.uint8), Discrete(6))
+    centered = x.double() - x.double().mean(0)
+    eigenvalues = torch.linalg.eigvalsh(centered.mT @ centered / 400) + 1 / 12
+    assert float(model.variance) == pytest.approx(float(eigenvalues[:2].mean()))
+    torch.testing.assert_close(torch.linalg.eigvalsh(covariance)[2:], eigenvalues[2:])
+    torch.testing.assert_close(model.mu, x.double().mean(0) + 0.5)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_nats_follow_the_unit_exactly(unit):
+    x = torch.randn(300, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    one, _ = fitted(x, Real())
+    other, _ = fitted(x * unit, Real())
+    expected = one.bound(x).value - 5 * math.log(unit)
+    torch.testing.assert_close(other.bound(x * unit).value, expected)
 
 
 def test_as_many_latents_as_dimensions_are_refused():

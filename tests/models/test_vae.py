@@ -71,6 +71,15 @@ def test_with_the_true_posterior_every_weight_is_the_evidence():
     assert estimate.standard_error.abs().max() < 1e-6
 
 
+def test_samples_that_do_not_fit_at_once_are_counted_once(monkeypatch):
+    o = LinearGaussian()
+    model, x = linear_gaussian(posterior=True)
+    monkeypatch.setattr("lowerbound.evaluation.likelihood.DECODED_NUMBERS_AT_ONCE", 7)
+    for num_samples in (6, 7, 20):
+        value = log_likelihood(model, x[:3], num_samples=num_samples).value
+        torch.testing.assert_close(value, torch.full_like(value, o.log_evidence))
+
+
 def test_the_path_gradient_vanishes_at_the_true_posterior():
     model, x = linear_gaussian(posterior=True)
     noise = model.noise(5, 3, torch.Generator().manual_seed(0))

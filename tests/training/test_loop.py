@@ -10,7 +10,8 @@ import torch
 
 from lowerbound.build import create_model
 from lowerbound.config import TrainingConfig
-from lowerbound.data import load_data
+from lowerbound.data import Rows, load_data, make_source
+from lowerbound.distributions import Real
 from lowerbound.errors import DivergedError, InputError
 from lowerbound.models import concatenate_noise
 from lowerbound.training import fit_model
@@ -85,7 +86,17 @@ def test_training_raises_the_bound_and_ends_with_the_best_average(digits):
     assert values[-1] > values[0] + 10
     noise = model.judging_noise(range(len(digits.validation)))
     bound = model.bound(digits.validation.x, noise=noise).value.mean()
-    assert float(bound) == pytest.approx(max(values), abs=1e-3)
+    assert float(bound.detach()) == pytest.approx(max(values), abs=1e-3)
+
+
+def test_every_row_of_the_log_is_a_bound_and_its_terms(digits):
+    rows = fit_model(small(digits), digits, TrainingConfig(steps=20, beta=3.0)).rows
+    assert {row["kind"] for row in rows} == {"train", "validation"}
+    for row in rows:
+        assert row["bound"] == pytest.approx(row["reconstruction"] - row["kl"], rel=1e-5)
+        assert row["bits_per_dim"] == pytest.approx(-row["bound"] / (64 * math.log(2)), rel=1e-5)
+        if row["kind"] == "train":  # the loss is weighted, the bound is not
+            assert row["loss"] == pytest.approx(3 * row["kl"] - row["reconstruction"], rel=1e-5)
 
 
 class Poison(torch.nn.Module):
@@ -195,6 +206,16 @@ def test_dynamic_binarisation_is_drawn_anew_and_judged_images_once():
     assert torch.equal(source.test.x, again.test.x)
 
 
+def test_a_pixel_is_one_as_often_as_its_level_says():
+    from lowerbound.data.base import binarize
+
+    levels = torch.arange(17, dtype=torch.uint8).expand(40_000, 17)
+    share = binarize(levels, 16, torch.Generator().manual_seed(0)).double().mean(0)
+    assert share[0] == 0
+    assert share[16] == 1
+    assert (share - torch.arange(17) / 16).abs().max() < 0.012
+
+
 def test_the_learning_rate_and_beta_are_functions_of_progress(digits):
     assert learning_rate(0.0, 1.0, 0.1) < 0.02
     assert learning_rate(0.1, 1.0, 0.1) == 1.0
@@ -215,6 +236,18 @@ def test_the_length_of_a_run():
 def test_minutes_end_the_run(digits):
     history = fit_model(small(digits), digits, TrainingConfig(minutes=0.01))
     assert 0.5 < history.seconds < 10
+
+
+def test_the_optimal_sigma_is_the_error_of_decoded_draws_on_all_of_the_training_set():
+    x = torch.arange(26_000.0).unsqueeze(-1).expand(-1, 2).contiguous()  # sorted on purpose
+    source = make_source(Rows(x=x, support=Real(), name="sorted"))
+    model = create_model("vae", source, latent_dim=1, width=8, sigma="optimal")
+    model.settle(source)
+    train = source.train.x
+    z = model.encode(train).rsample(model.noise(len(train), 1, torch.Generator())["z"])[0]
+    expected = (train - model.decode(z).mean).square().mean().sqrt()
+    sigma = model.decode(z[:1]).log_scale.exp()
+    assert float(sigma.detach()) == pytest.approx(float(expected.detach()), rel=0.02)
 
 
 def test_the_optimal_sigma_is_settled_before_it_is_judged(blobs):

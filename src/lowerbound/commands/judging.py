@@ -102,7 +102,8 @@ def compare(flags: CompareFlags) -> None:
         check_format_version(document, path)
         found.append({"run": str(run), **document})
     found.sort(key=lambda r: -(r["bound"] or {}).get("value", float("-inf")))
-    same = {(r["data"], r["split"], r["num_examples"]) for r in found}
+    judged_on = ("fingerprint", "support", "split", "num_examples")
+    same = {tuple(r.get(key) for key in judged_on) for r in found}
     if len(same) > 1:
         print(
             "warning: the runs were judged on different data; their nats do not compare",

@@ -55,13 +55,15 @@ class InMemorySplit:
     Args:
         x: examples (N, *event) in the units of the source: levels, 0/1, or floats.
         labels: class indices (N,) or None.
-        intensities: grey levels (N, *event) from 0 to 255 where ``x`` is one binarisation of them
-            and training draws a new one each time (dynamic binarisation); None elsewhere.
+        intensities: grey levels (N, *event) from 0 to ``top`` where ``x`` is one binarisation of
+            them and training draws a new one each time (dynamic binarisation); None elsewhere.
+        top: the level that is always 1.
     """
 
     x: Tensor
     labels: Tensor | None = None
     intensities: Tensor | None = None
+    top: int = 255
 
     def __len__(self) -> int:
         return len(self.x)
@@ -73,21 +75,23 @@ class InMemorySplit:
         """A batch; dynamically binarised data are binarised afresh by ``generator``."""
         if self.intensities is None:
             return self[indices]
-        x = binarize(self.intensities[indices], generator)
+        x = binarize(self.intensities[indices], self.top, generator)
         return x, None if self.labels is None else self.labels[indices]
 
     def to(self, device: torch.device | str) -> InMemorySplit:
         """The same split on ``device`` (no copy where it is there already)."""
         tensors = (self.x, self.labels, self.intensities)
-        return InMemorySplit(*(None if t is None else t.to(device) for t in tensors))  # type: ignore[arg-type]
+        x, labels, intensities = (None if t is None else t.to(device) for t in tensors)
+        assert x is not None
+        return InMemorySplit(x, labels, intensities, self.top)
 
 
-def binarize(intensities: Tensor, generator: torch.Generator) -> Tensor:
-    """One exact Bernoulli draw per pixel: P(1) = intensity / 255, as uint8.
+def binarize(intensities: Tensor, top: int, generator: torch.Generator) -> Tensor:
+    """One exact Bernoulli draw per pixel: P(1) = intensity / top, as uint8.
 
-    An integer r uniform on 0 … 254 is below v with probability v / 255: no float is needed.
+    An integer r uniform on 0 … top − 1 is below v with probability v / top: no float is needed.
     """
-    r = torch.empty_like(intensities).random_(0, 255, generator=generator)
+    r = torch.empty_like(intensities).random_(0, top, generator=generator)
     return (r < intensities).to(torch.uint8)
 
 
@@ -167,14 +171,11 @@ def binarized(rows: Rows, how: str, seed: int) -> tuple[Rows, Tensor | None]:
             "leave --binarize out, or give 8-bit data",
         )
     top = rows.support.levels - 1
-    intensities = rows.x
-    if top != 255:
-        intensities = (rows.x.float() * (255 / top)).round().to(torch.uint8)
     if how == "threshold":
-        x, drawn = (intensities >= 128).to(torch.uint8), None
+        x, drawn = (rows.x > top / 2).to(torch.uint8), None
     else:
-        x = binarize(intensities, generator_for("binarize", seed))
-        drawn = intensities if how == "dynamic" else None
+        x = binarize(rows.x, top, generator_for("binarize", seed))
+        drawn = rows.x if how == "dynamic" else None
     kept = {k: v for k, v in rows.__dict__.items() if k not in ("x", "support")}
     return Rows(x=x, support=Binary(), **kept), drawn
 
@@ -205,6 +206,7 @@ def make_source(rows: Rows, *, how_binarize: str = "none", seed: int = 0) -> Sou
             f"{num_split} example{'s' if num_split != 1 else ''}",
             "give more data",
         )
+    top = rows.support.levels - 1 if isinstance(rows.support, Discrete) else 1
     rows, intensities = binarized(rows, how_binarize, seed)
     if rows.num_test:
         order = permutation(num_split, "split", seed)
@@ -221,6 +223,7 @@ def make_source(rows: Rows, *, how_binarize: str = "none", seed: int = 0) -> Sou
             rows.x[indices],
             None if rows.labels is None else rows.labels[indices],
             intensities[indices] if keep_intensities and intensities is not None else None,
+            top,
         )
 
     num_classes = 0 if rows.labels is None else len(rows.class_names) or int(rows.labels.max()) + 1

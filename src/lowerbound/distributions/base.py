@@ -56,6 +56,7 @@ class Likelihood(nn.Module, ABC):
     num_outputs: ClassVar[int]
     shift: Tensor
     scale: Tensor
+    typical: Tensor
 
     def __init__(self, event_shape: Sequence[int], support: Support) -> None:
         super().__init__()
@@ -73,6 +74,7 @@ class Likelihood(nn.Module, ABC):
         unit_shape = self._unit_shape()
         self.register_buffer("shift", torch.full(unit_shape, center))
         self.register_buffer("scale", torch.full(unit_shape, width))
+        self.register_buffer("typical", torch.tensor(width))
 
     def _unit_shape(self) -> tuple[int, ...]:
         """One unit per element of a vector, per channel of an array; one for discrete data."""
@@ -93,7 +95,10 @@ class Likelihood(nn.Module, ABC):
         spread = x64.std(axes, correction=0).reshape(self._unit_shape())
         # A constant column has no unit of its own: it keeps 1, and its scale a floor.
         tiny = 1e-6 * self.shift.double().abs().clamp_min(1e-6)
-        self.scale.copy_(torch.where(spread > tiny, spread, torch.ones_like(spread)))
+        varies = spread > tiny
+        self.scale.copy_(torch.where(varies, spread, torch.ones_like(spread)))
+        if varies.any():
+            self.typical.copy_(spread[varies].square().mean().sqrt())
 
     def standardized(self, x: Tensor) -> Tensor:
         """``x`` (…, *event) in the unit that networks see, float: about zero mean, order one."""

@@ -115,7 +115,8 @@ class GaussianLikelihood(Likelihood):
             maximises the bound in closed form (σ² = mean squared error: of the batch while
             training, of the training set, stored, when judging); or a number, fixed.
 
-    Learned scales stay above `FLOOR` data units, so that a constant column cannot make the
+    Learned scales stay above `FLOOR` standard deviations of the training data (of each column, or
+    root mean square over the columns that vary), so that a constant column cannot make the
     likelihood infinite.
     """
 
@@ -147,9 +148,7 @@ class GaussianLikelihood(Likelihood):
 
     def unit(self) -> Tensor:
         """The unit in which learned scales are measured: of each dimension, or of all."""
-        if self.sigma in ("scalar", "optimal"):
-            return self.scale.square().mean().sqrt()
-        return self.scale
+        return self.typical if self.sigma in ("scalar", "optimal") else self.scale
 
     def forward(self, raw: Tensor, x: Tensor | None = None) -> DiagonalGaussian:
         """N(x; μ, σ²) from raw outputs; see `Likelihood.forward`."""
@@ -178,9 +177,13 @@ class GaussianLikelihood(Likelihood):
     def notes(self) -> list[str]:
         """The floor of learned scales."""
         if isinstance(self.sigma, float | int):
-            return [f"The Gaussian likelihood has a fixed sigma of {self.sigma:g}."]
-        return [
-            f"The learned sigma ({self.sigma}) of the Gaussian likelihood has a floor of "
-            f"{self.FLOOR:g} standard deviations of the training data (of 1 where a column is "
-            "constant). Nats are nats of a density in the data's own units."
-        ]
+            sigma = f"The Gaussian likelihood has a fixed sigma of {self.sigma:g}."
+        else:
+            of = "each column (of 1 where it is constant)"
+            if self.sigma in ("scalar", "optimal"):
+                of = "the training data (root mean square over what varies)"
+            sigma = (
+                f"The learned sigma ({self.sigma}) of the Gaussian likelihood has a floor of "
+                f"{self.FLOOR:g} standard deviations of {of}."
+            )
+        return [f"{sigma} Nats are nats of a density in the data's own units."]

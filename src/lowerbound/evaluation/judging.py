@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from lowerbound._random import permutation
 from lowerbound._shapes import num_elements
 from lowerbound.data import InMemorySplit, Source
-from lowerbound.errors import InputError
+from lowerbound.errors import DivergedError, InputError
 from lowerbound.evaluation.latents import latent_means, num_active_units
 from lowerbound.evaluation.likelihood import log_likelihood
 from lowerbound.files import FORMAT_VERSION
@@ -102,6 +101,7 @@ def evaluate(
         "model": model.name,
         "data": source.name,
         "support": str(model.support),
+        "fingerprint": source.fingerprint,
         "split": split,
         "num_examples": len(data),
         "unit": "nats/example",
@@ -113,9 +113,15 @@ def evaluate(
     }
     if model.is_likelihood:
         result["bound"] = _bound(model, data, min(num_samples, BOUND_SAMPLES))
-        result["log_likelihood"] = _log_likelihood(model, data, num_samples)
         bound = result["bound"]["value"]
-        result["gap"] = result["log_likelihood"]["value"] - bound
+        if not math.isfinite(bound):
+            raise DivergedError(
+                f"the bound of this model on {split} examples is not finite: its training "
+                "diverged; train again with a lower --learning-rate"
+            )
+        result["log_likelihood"] = _log_likelihood(model, data, num_samples)
+        if num_samples > 1:  # of one sample each, the difference is noise around zero
+            result["gap"] = result["log_likelihood"]["value"] - bound
         result["bits_per_dim"] = -bound / (num_dims * math.log(2))
     else:
         result["reason"] = "not a likelihood"
@@ -146,26 +152,31 @@ def _bound(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any
         )
     value, term = torch.cat(values, 1), torch.cat(terms, 2)  # (M, N), (terms, M, N)
     n = value.shape[1]
-    spread = value.var(0) if num_samples > 1 else torch.zeros(n)
+    monte_carlo = float((value.var(0).sum() / num_samples).sqrt() / n) if num_samples > 1 else None
     per_example = value.mean(0)
     return {
         "value": float(per_example.mean()),
-        "standard_error": float(per_example.std() / math.sqrt(n)) if n > 1 else 0.0,
-        "monte_carlo_error": float((spread.sum() / num_samples).sqrt() / n),
+        "standard_error": _standard_error(per_example),
+        "monte_carlo_error": monte_carlo,
         "terms": {name: float(t) for name, t in zip(names, term.mean((1, 2)), strict=True)},
     }
 
 
 def _log_likelihood(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any]:
     estimate = log_likelihood(model, data.x, num_samples=num_samples)
-    n = len(data)
+    size = float(estimate.effective_sample_size.mean())
     return {
         "value": float(estimate.value.mean()),
-        "standard_error": float(estimate.value.std() / math.sqrt(n)) if n > 1 else 0.0,
-        "num_samples": num_samples,
-        "effective_sample_size": float(estimate.effective_sample_size.mean()),
+        "standard_error": _standard_error(estimate.value),
+        "num_samples": None if model.closed_form else num_samples,
+        "effective_sample_size": None if model.closed_form else size,
         "kind": model.evidence_kind,
     }
+
+
+def _standard_error(values: Tensor) -> float | None:
+    """Of the mean over examples; None where there is one example."""
+    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
 
 
 def _latents(model: Model, data: InMemorySplit) -> dict[str, Any]:
@@ -187,14 +198,17 @@ def _latents(model: Model, data: InMemorySplit) -> dict[str, Any]:
 
 
 def _baselines(model: Model, source: Source, data: InMemorySplit) -> dict[str, Any]:
-    """Probabilistic PCA with as many latents, on the same examples."""
+    """Probabilistic PCA with as many latents, where the data give it a sigma of its own."""
     size, k = num_elements(model.event_shape), getattr(model, "latent_dim", None)
     if k is None or size < 2 or size > LARGEST_FOR_PPCA or isinstance(model, ProbabilisticPCA):
         return {}
     ppca = ProbabilisticPCA(model.event_shape, model.support, min(k, size - 1))
-    ppca.fit_exactly(replace(source))
-    value = log_likelihood(ppca, data.x).value.mean()
-    return {"ppca": {"log_likelihood": float(value), "kind": ppca.evidence_kind}}
+    ppca.fit_exactly(source)
+    if ppca.floored or len(source.train) <= ppca.latent_dim + 1:
+        return {}
+    value = float(log_likelihood(ppca, data.x).value.mean())
+    kind, k = ppca.evidence_kind, ppca.latent_dim
+    return {"ppca": {"log_likelihood": value, "kind": kind, "latent_dim": k}}
 
 
 @torch.no_grad()

@@ -34,7 +34,8 @@ class LogLikelihood:
 
     Args:
         value: log of the mean weight, (B,), nats; its expectation is a lower bound.
-        standard_error: of ``value`` over the samples, by the delta method, (B,), nats.
+        standard_error: of ``value`` over the samples, by the delta method, (B,), nats; NaN for one
+            sample. It cannot exceed 1, and says little where the effective sample size is near 1.
         effective_sample_size: (Σ w)² / Σ w², (B,), between 1 and K.
     """
 
@@ -78,7 +79,7 @@ def log_likelihood(
             given = None if context is None else context[rows].to(device)
             value = model.bound(x[rows].to(device), given).value.double().cpu()
             full = torch.full_like(value, num_samples)
-            parts.append(torch.stack([value, torch.zeros_like(value), full]))
+            parts.append(torch.stack([value, torch.zeros_like(value), full]))  # nothing is drawn
     else:
         at_once = max(1, DECODED_NUMBERS_AT_ONCE // num_elements(model.event_shape))
         for rows in _blocks(len(x), max(1, at_once // num_samples)):
@@ -121,4 +122,6 @@ def _judged(
     log_ess = 2 * log_sum[0] - log_sum[1]
     ess = log_ess.exp().clamp(1.0, num_samples)
     error = (1 / ess - 1 / num_samples).clamp_min(0.0).sqrt()
+    if num_samples == 1:
+        error = torch.full_like(error, math.nan)
     return torch.stack([log_sum[0] - math.log(num_samples), error, ess]).cpu()

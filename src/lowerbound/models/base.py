@@ -55,7 +55,7 @@ class Model(nn.Module, ABC):
     is_likelihood: ClassVar[bool] = True
     has_encoder: ClassVar[bool] = True
     closed_form: ClassVar[bool] = False
-    """Whether the bound is computed exactly and is all there is to know of log p(x)."""
+    """Whether the bound is computed without samples, and is what is judged as log-likelihood."""
     calibrated: Tensor
 
     def __init__(self, event_shape: Sequence[int], support: Support) -> None:

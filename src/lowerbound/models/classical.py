@@ -58,12 +58,14 @@ class ProbabilisticPCA(Model):
 
     name: ClassVar[str] = "ppca"
     closed_form: ClassVar[bool] = True
-    MIN_VARIANCE: ClassVar[float] = 1e-6
+    FLOOR: ClassVar[float] = 1e-3
+    """Smallest sigma, in units of the root mean square deviation over all dimensions."""
 
     mu: Tensor
     weight: Tensor
     eigenvalues: Tensor
     variance: Tensor
+    floored: Tensor
 
     def __init__(self, event_shape: Sequence[int], support: Support, latent_dim: int) -> None:
         super().__init__(event_shape, support)
@@ -75,6 +77,7 @@ class ProbabilisticPCA(Model):
         self.register_buffer("weight", torch.zeros(size, latent_dim, dtype=torch.float64))
         self.register_buffer("eigenvalues", torch.ones(latent_dim, dtype=torch.float64))
         self.register_buffer("variance", torch.ones((), dtype=torch.float64))
+        self.register_buffer("floored", torch.tensor(False))
 
     @classmethod
     def build(
@@ -118,7 +121,11 @@ class ProbabilisticPCA(Model):
         eigenvalues, vectors = torch.linalg.eigh(covariance)
         k = self.latent_dim
         self.mu.copy_(mean)
-        self.variance.copy_(eigenvalues[:-k].mean().clamp_min(self.MIN_VARIANCE))
+        # Data that fill fewer than k + 1 dimensions have no sigma of their own, but a floor.
+        floor = (self.FLOOR**2 * eigenvalues.clamp_min(0).mean()).clamp_min(1e-300)
+        rest = eigenvalues[:-k].mean()
+        self.floored.copy_(rest <= floor)
+        self.variance.copy_(torch.maximum(rest, floor))
         self.eigenvalues.copy_(eigenvalues[-k:].flip(0).clamp_min(float(self.variance)))
         scale = (self.eigenvalues - self.variance).sqrt()
         self.weight.copy_(vectors[:, -k:].flip(1) * scale)
@@ -228,9 +235,16 @@ class ProbabilisticPCA(Model):
 
     def notes(self) -> list[str]:
         """What was done to make a density of discrete data."""
-        if not self.dequantizes:
-            return []
-        return [
-            "Probabilistic PCA saw uniformly dequantised data: its nats are a lower bound on the "
-            "log-probability of the discrete data."
-        ]
+        said = []
+        if self.dequantizes:
+            said.append(
+                "Probabilistic PCA saw uniformly dequantised data: its nats are a lower bound on "
+                "the log-probability of the discrete data."
+            )
+        if self.floored:
+            said.append(
+                f"The data fill at most {self.latent_dim} dimensions: the sigma of probabilistic "
+                f"PCA is at its floor of {self.FLOOR:g} root mean square deviations, and its nats "
+                "say little."
+            )
+        return said

@@ -21,6 +21,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from lowerbound._random import permutation
 from lowerbound._shapes import num_elements, shown_shape
 from lowerbound.data import Source
 from lowerbound.distributions import (
@@ -55,7 +56,7 @@ class VAEOptions:
     """Encoder and decoder; auto is mlp up to 1,024 numbers per example, conv for larger images."""
     width: int | None = None
     """Hidden units of the mlp (512 unless said), or channels of the conv at full size (32)."""
-    depth: int = 1
+    depth: int = 2
     """Residual blocks, per stage of a conv; an mlp of depth 0 has one hidden layer."""
     posterior: Literal["diagonal", "isotropic"] = "diagonal"
     """One sigma of q(z|x) per latent dimension, or one per example."""
@@ -254,16 +255,16 @@ class VAE(Model):
 
     @torch.no_grad()
     def settle(self, source: Source) -> None:
-        """Store the optimal sigma of the training set (at most 10,000 of its rows)."""
+        """Store the optimal sigma of the training set (of 10,000 seeded rows of a larger one)."""
         if (
             not isinstance(self.likelihood, GaussianLikelihood)
             or self.likelihood.sigma != "optimal"
         ):
             return
         total, count = 0.0, 0
-        for first in range(0, min(len(source.train), 10_000), 500):
-            x = source.train[slice(first, first + 500)][0].to(self.calibrated.device)
-            noise = self.judging_noise(range(first, first + len(x)))
+        for rows in permutation(len(source.train), "settle")[:10_000].split(500):
+            x = source.train[rows][0].to(self.calibrated.device)
+            noise = self.judging_noise(rows.tolist())
             loc = self.decode(self.encode(x).rsample(noise["z"])[0]).mean
             total += float((x - loc).square().double().sum())
             count += x.numel()

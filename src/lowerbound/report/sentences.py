@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 MODELS = {  # names as a sentence says them
-    "ppca": "probabilistic PCA with as many latents",
+    "ppca": "probabilistic PCA",
     "mixture": "a mixture of Gaussians",
     "lda": "latent Dirichlet allocation",
 }
@@ -137,10 +137,20 @@ def _comparisons(evaluation: Mapping[str, Any], value: float, kind: str) -> Iter
         if other is None:
             continue
         better = value >= other
-        sure = kind == "lower bound" and baseline.get("kind") == "exact" and better
+        loose = baseline.get("kind") == "lower bound"
+        sure = kind == "lower bound" and not loose and better
         amount = f"{'at least ' if sure else ''}{shown_number(abs(value - other), 1)} nats"
-        label = escaped(MODELS.get(name, name))
+        label = _named(name, baseline)
+        if loose:  # its own bound is loose, so that the difference is no statement on the models
+            label = f"the bound of {label} on dequantised data"
         yield f"That is {amount} {'better' if better else 'worse'} than {label}."
+
+
+def _named(name: str, baseline: Mapping[str, Any]) -> str:
+    """A baseline as a sentence says it, with the size of its latent space."""
+    latents = finite_number(baseline.get("latent_dim"))
+    size = f" with {latents:,.0f} latents" if latents else ""
+    return escaped(MODELS.get(name, name) + size)
 
 
 def bound_rows(evaluation: Mapping[str, Any], density: bool) -> Iterator[Row]:
@@ -178,7 +188,9 @@ def likelihood_rows(evaluation: Mapping[str, Any], _: bool) -> Iterator[Row]:
     if value is not None:
         kind, draws = likelihood.get("kind"), finite_number(likelihood.get("num_samples"))
         meaning = KINDS.get(str(kind), KINDS["estimate"])
-        if draws and kind != "exact":
+        if draws is None and kind == "lower bound":
+            meaning = "The bound itself, which this model has in closed form."
+        elif draws and kind != "exact":
             meaning += f" From K = {draws:,.0f} draws per example."
         error = finite_number(likelihood.get("standard_error"))
         shown = _with_error(value, error, "nats/example")
@@ -186,11 +198,12 @@ def likelihood_rows(evaluation: Mapping[str, Any], _: bool) -> Iterator[Row]:
         if (effective := finite_number(likelihood.get("effective_sample_size"))) is not None:
             of = f'<span class="unit">of {draws:,.0f} draws</span>' if draws else ""
             meaning = (
-                "How many of the draws count. Near 1, the log-likelihood is loose; more is better."
+                "How many of the draws count, mean over examples. Near 1, the log-likelihood "
+                "is loose; more is better."
             )
             yield "Effective sample size", f"{shown_number(effective, 1)} {of}", meaning
     if (gap := finite_number(evaluation.get("gap"))) is not None:
-        meaning = "Log-likelihood minus bound: what imperfect inference loses. Lower is better."
+        meaning = "Log-likelihood minus bound: what imperfect inference loses at least."
         yield "Gap", _with_error(gap, None, "nats"), meaning
 
 
@@ -208,12 +221,15 @@ def other_rows(evaluation: Mapping[str, Any], density: bool) -> Iterator[Row]:
             meaning,
         )
     if (error := finite_number(evaluation.get("reconstruction_mse"))) is not None:
-        meaning = "Mean squared error per dimension, in the data's own unit. Lower is better."
+        meaning = (
+            "Mean squared error per dimension of what the mean of q(z|x) decodes to, in the "
+            "data's own unit, squared. Lower is better."
+        )
         yield "Reconstruction error", f"{error:.4g}".replace("-", "−"), meaning
     if (active := finite_number(evaluation.get("active_units"))) is not None:
         total = finite_number(evaluation.get("latent_dim"))
         of = f" of {total:,.0f}" if total else ""
-        meaning = "Latent dimensions that respond to the data; the others only repeat the prior."
+        meaning = "Latent dimensions whose mean varies with the data (variance above 0.01)."
         yield "Active units", f"{active:,.0f}{of}", meaning
 
 
@@ -222,9 +238,9 @@ def baseline_rows(evaluation: Mapping[str, Any], _: bool) -> Iterator[Row]:
     for name, baseline in mapping_at(evaluation, "baselines").items():
         part = baseline if isinstance(baseline, Mapping) else {}
         if (value := finite_number(part.get("log_likelihood"))) is not None:
-            label = str(MODELS.get(name, name))
+            label = _named(name, part)
             kind = part.get("kind")
             how = {"exact": "Exact.", "lower bound": "A lower bound, on dequantised data."}
             meaning = f"Log-likelihood of a simpler model to beat. {how.get(str(kind), '')}"
             shown = _with_error(value, finite_number(part.get("standard_error")), "nats/example")
-            yield f"Baseline: {escaped(label)}", shown, meaning
+            yield f"Baseline: {label}", shown, meaning

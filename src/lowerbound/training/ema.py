@@ -1,14 +1,13 @@
 """The average of the weights over the steps: what is judged, saved and used.
 
 θ̄ ← d θ̄ + (1 − d) θ per step, with d = min(decay, (1 + n)/(10 + n)) after n steps, so that an
-average of few steps is not dominated by the initial weights. It is updated every eighth step with
-d⁸: one pass over the weights costs as much as a small network's whole step.
+average of few steps is not dominated by the initial weights. It takes in every eighth step with
+d⁸, and what is left over before it is judged: a pass over the weights is dear for a small network.
 """
 
 from __future__ import annotations
 
 import copy
-from itertools import chain
 
 import torch
 from torch import nn
@@ -30,24 +29,29 @@ class Average:
 
     def __init__(self, model: Model, decay: float) -> None:
         self.source, self.decay = model, decay
+        self.step = 0  # up to which the average has taken in the weights
         self.model: Model = copy.deepcopy(model).eval().requires_grad_(False)
 
     def update(self, step: int) -> None:
         """Take in the weights after ``step`` steps, where it is their turn."""
-        if step % UPDATE_EVERY:
-            return
-        decay = min(self.decay, (1 + step) / (10 + step)) ** UPDATE_EVERY
-        averaged, current = _parameters(self.model), _parameters(self.source)
-        if averaged:
-            torch._foreach_lerp_(averaged, current, 1 - decay)
+        if step % UPDATE_EVERY == 0:
+            self._take_in(step)
 
-    def judged(self) -> Model:
-        """The averaged model in eval mode, with the present buffers."""
+    def judged(self, step: int) -> Model:
+        """The averaged model in eval mode, up to ``step`` and with the present buffers."""
+        self._take_in(step)
         with torch.no_grad():
             for mine, theirs in zip(self.model.buffers(), self.source.buffers(), strict=True):
                 mine.copy_(theirs)
         return self.model
 
+    def _take_in(self, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step)) ** (step - self.step)
+        averaged, current = _parameters(self.model), _parameters(self.source)
+        if averaged and step > self.step:
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+        self.step = step
+
 
 def _parameters(model: nn.Module) -> list[torch.Tensor]:
-    return [p.detach() for p in chain(model.parameters())]
+    return [p.detach() for p in model.parameters()]

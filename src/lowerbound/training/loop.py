@@ -148,7 +148,7 @@ def fit_model(
 
             # --- validation: the unweighted bound of the averaged weights
             if due:
-                judged = state.average.judged()
+                judged = state.average.judged(position.step)
                 judged.settle(source)
                 row = judge(judged) | {"step": position.step, "epoch": position.step / num_batches}
                 position.validations = math.floor(progress * config.validations + 1e-9)

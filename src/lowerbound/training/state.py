@@ -77,11 +77,12 @@ class TrainState:
         """Write a checkpoint of everything, then prune the older ones."""
         tensors = {
             "model": self.model.state_dict(),
-            "average": self.average.judged().state_dict(),
+            "average": self.average.model.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer, self.names),
             "best": self.best,
         }
-        state = {"position": asdict(self.position), "facts": facts}
+        position = asdict(self.position)
+        state = {"position": position, "averaged": self.average.step, "facts": facts}
         path = save_checkpoint(run, self.position.step, tensors, state)
         prune(run, self.position.best_step)
         return path
@@ -97,6 +98,7 @@ class TrainState:
             self.average.model.load_state_dict(checkpoint.tensors["average"])
             restore_optimizer(self.optimizer, self.names, checkpoint.tensors["optimizer"])
             self.best = checkpoint.tensors["best"]
+            self.average.step = int(checkpoint.state["averaged"])
             self.position = Position(**checkpoint.state["position"])
         except (RuntimeError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
