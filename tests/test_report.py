@@ -122,7 +122,7 @@ def test_verdict_says_it_in_words(tmp_path):
     text = words(page(tmp_path))
     assert "On 10,000 test examples this model assigns at least −84.6 nats per example" in text
     assert "at most 0.156 bits per dimension" in text
-    assert "at least 25.6 nats better than probabilistic PCA with as many latents." in text
+    assert "at least 25.6 nats better than probabilistic PCA." in text
 
 
 def test_worse_than_the_baseline_is_said_so(tmp_path):
@@ -195,3 +195,15 @@ def test_refusals(tmp_path):
     with pytest.raises(InputError, match="cannot be read as YAML"):
         page(tmp_path, config="a: [")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_loose_baseline_and_a_closed_form_are_called_what_they_are(tmp_path):
+    baselines = {"ppca": {"log_likelihood": -110.2, "kind": "lower bound", "latent_dim": 40}}
+    text = words(page(tmp_path, {**EVALUATION, "baselines": baselines}))
+    assert "better than the bound of probabilistic PCA with 40 latents on dequantised data" in text
+    assert "at least 25.6" not in text
+    likelihood = {"value": -84.6, "standard_error": 0.2, "num_samples": None}
+    closed = {**likelihood, "effective_sample_size": None, "kind": "lower bound"}
+    text = words(page(tmp_path, {**EVALUATION, "log_likelihood": closed}))
+    assert "The bound itself, which this model has in closed form." in text
+    assert "Effective sample size" not in text
