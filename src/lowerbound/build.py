@@ -59,6 +59,7 @@ MODELS: dict[str, Entry] = {
         "VAEOptions",
         "Variational autoencoder: Gaussian posterior, N(0, I) prior, any likelihood.",
         "Kingma and Welling, Auto-Encoding Variational Bayes, 2014",
+        nats=-85.10,
     ),
     "ppca": Entry(
         "lowerbound.models.classical:ProbabilisticPCA",

@@ -18,7 +18,7 @@ from lowerbound.files import MAX_TEXT_BYTES
 __all__ = ["RunConfig", "TrainingConfig", "load_config", "nearest", "validated"]
 
 DEFAULT_STEPS = 5_000
-DEFAULT_EPOCHS = 150
+DEFAULT_EPOCHS = 300
 T = TypeVar("T")
 
 
@@ -29,7 +29,7 @@ class TrainingConfig:
     epochs: float | None = None
     """Length of the run in passes over the training set."""
     steps: int | None = None
-    """Length of the run in optimiser steps; without any length 150 epochs, at most 5,000 steps."""
+    """Length of the run in optimiser steps; without any length 300 epochs, at most 5,000 steps."""
     minutes: float | None = None
     """Length of the run in minutes of training and validation."""
     seed: int = 0
@@ -44,9 +44,9 @@ class TrainingConfig:
     """Share of the run over which beta rises from 0."""
     free_bits: float = 0.0
     """Nats per latent dimension that cost nothing in training."""
-    batch_size: int = 256
+    batch_size: int = 512
     """Examples per step."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Peak learning rate of AdamW; a cosine takes it to zero."""
     warmup: float = 0.02
     """Share of the run over which the learning rate rises."""

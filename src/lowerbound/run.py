@@ -83,7 +83,7 @@ def fit(
         out: a run folder: checkpoints, the judgement and the pictures go there. Without one
             nothing is written.
         epochs: length in passes over the training set; or
-        steps: in optimiser steps (without any length 150 epochs, at most 5,000 steps); or
+        steps: in optimiser steps (without any length 300 epochs, at most 5,000 steps); or
         minutes: in minutes.
         seed: same seed, same machine: same weights, bit for bit (for epochs and steps).
         objective: what is maximised.

@@ -229,7 +229,7 @@ def test_the_length_of_a_run():
     assert Length.of(TrainingConfig(epochs=2), 7).steps == 14
     assert Length.of(TrainingConfig(steps=5), 7).steps == 5
     assert Length.of(TrainingConfig(minutes=0.5), 7).seconds == 30
-    assert Length.of(TrainingConfig(), 5).steps == 750
+    assert Length.of(TrainingConfig(), 5).steps == 1500
     assert Length.of(TrainingConfig(), 1000).steps == 5000
 
 

@@ -102,7 +102,8 @@ class Likelihood(nn.Module, ABC):
 
     def standardized(self, x: Tensor) -> Tensor:
         """``x`` (…, *event) in the unit that networks see, float: about zero mean, order one."""
-        return (x.to(self.shift.dtype) - self.shift) / self.scale
+        # One pass that also converts uint8, and one in place.
+        return torch.sub(x, self.shift).div_(self.scale)
 
     def outputs(self, raw: Tensor) -> Tensor:
         """Arrange a decoder's raw output (…, anything) as (num_outputs, …, *event) in float32+.

@@ -56,7 +56,7 @@ class VAEOptions:
     """Encoder and decoder; auto is mlp up to 1,024 numbers per example, conv for larger images."""
     width: int | None = None
     """Hidden units of the mlp (512 unless said), or channels of the conv at full size (32)."""
-    depth: int = 2
+    depth: int = 1
     """Residual blocks, per stage of a conv; an mlp of depth 0 has one hidden layer."""
     posterior: Literal["diagonal", "isotropic"] = "diagonal"
     """One sigma of q(z|x) per latent dimension, or one per example."""

@@ -57,6 +57,8 @@ class TrainState:
         # Only matrices decay: a bias or a sigma has no reason to be near zero.
         matrices = [p for n, p in named if n.endswith("weight") and p.ndim >= 2]
         others = [p for n, p in named if not (n.endswith("weight") and p.ndim >= 2)]
+        if config.weight_decay == 0:  # a second group would cost a launch of its own
+            matrices, others = [], [p for _, p in named]
         groups = [
             {"params": matrices, "weight_decay": config.weight_decay},
             {"params": others, "weight_decay": 0.0},
