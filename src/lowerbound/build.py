@@ -110,6 +110,7 @@ def create_model(
     Raises:
         InputError: an unknown name or option, or a likelihood that does not fit the support.
 
+    >>> import torch
     >>> model = create_model("vae", (3,), latent_dim=2)
     >>> model.bound(torch.zeros(5, 3)).value.shape
     torch.Size([5])
