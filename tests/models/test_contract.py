@@ -192,3 +192,8 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         load_model(tmp_path)
     with pytest.raises(InputError, match="does not exist"):
         load_model(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32, torch.float64])
+def test_the_dtype_of_the_examples_changes_nothing(trained, x, dtype):
+    torch.testing.assert_close(trained.bound(x.to(dtype)).value, trained.bound(x).value)

@@ -102,7 +102,8 @@ class Likelihood(nn.Module, ABC):
 
     def standardized(self, x: Tensor) -> Tensor:
         """``x`` (…, *event) in the unit that networks see, float: about zero mean, order one."""
-        # One pass that also converts uint8, and one in place.
+        # Integers become floats in the subtraction itself; doubles must not widen the network.
+        x = x.to(self.shift.dtype) if x.is_floating_point() else x
         return torch.sub(x, self.shift).div_(self.scale)
 
     def outputs(self, raw: Tensor) -> Tensor:
