@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Protocol
 
 import torch
@@ -57,7 +58,9 @@ class Bound:
     @property
     def rate(self) -> Tensor:
         """Sum of the rates, (B,), nats."""
-        return sum(self.rates.values(), torch.zeros_like(self.reconstruction))
+        if not self.rates:
+            return torch.zeros_like(self.reconstruction)
+        return reduce(torch.add, self.rates.values())
 
     @property
     def value(self) -> Tensor:
@@ -131,8 +134,7 @@ def elbo(
     if maximised is None:
         maximised = bound.reconstruction - weights.beta * rate
     # Penalties: beside the bound, never inside.
-    penalty = sum(bound.penalties.values(), torch.zeros_like(maximised))
-    return penalty - maximised, bound
+    return reduce(torch.add, bound.penalties.values(), -maximised), bound
 
 
 def _with_free_bits(bound: Bound, free_bits: float) -> Tensor:

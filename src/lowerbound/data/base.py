@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, overload
 
 import torch
 from torch import Tensor
@@ -69,14 +69,14 @@ class InMemorySplit:
         return len(self.x)
 
     def __getitem__(self, indices: Tensor | slice) -> tuple[Tensor, Tensor | None]:
-        return self.x[indices], None if self.labels is None else self.labels[indices]
+        return rows_of(self.x, indices), rows_of(self.labels, indices)
 
     def draw(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """A batch; dynamically binarised data are binarised afresh by ``generator``."""
         if self.intensities is None:
             return self[indices]
-        x = binarize(self.intensities[indices], self.top, generator)
-        return x, None if self.labels is None else self.labels[indices]
+        x = binarize(rows_of(self.intensities, indices), self.top, generator)
+        return x, rows_of(self.labels, indices)
 
     def to(self, device: torch.device | str) -> InMemorySplit:
         """The same split on ``device`` (no copy where it is there already)."""
@@ -84,6 +84,19 @@ class InMemorySplit:
         x, labels, intensities = (None if t is None else t.to(device) for t in tensors)
         assert x is not None
         return InMemorySplit(x, labels, intensities, self.top)
+
+
+@overload
+def rows_of(values: Tensor, indices: Tensor | slice) -> Tensor: ...
+@overload
+def rows_of(values: None, indices: Tensor | slice) -> None: ...
+@overload
+def rows_of(values: Tensor | None, indices: Tensor | slice) -> Tensor | None: ...
+def rows_of(values: Tensor | None, indices: Tensor | slice) -> Tensor | None:
+    """``values[indices]``: by index_select, which copies whole rows and is ten times as fast."""
+    if values is None or isinstance(indices, slice) or indices.dtype == torch.bool:
+        return None if values is None else values[indices]
+    return values.index_select(0, indices)
 
 
 def binarize(intensities: Tensor, top: int, generator: torch.Generator) -> Tensor:

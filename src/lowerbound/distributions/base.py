@@ -100,21 +100,24 @@ class Likelihood(nn.Module, ABC):
         if varies.any():
             self.typical.copy_(spread[varies].square().mean().sqrt())
 
+    def floating(self, x: Tensor) -> Tensor:
+        """Integers as floats of the network's precision: converted once, not at every use."""
+        return x if x.is_floating_point() else x.to(self.shift.dtype)
+
     def standardized(self, x: Tensor) -> Tensor:
         """``x`` (…, *event) in the unit that networks see, float: about zero mean, order one."""
-        # Integers become floats in the subtraction itself; doubles must not widen the network.
-        x = x.to(self.shift.dtype) if x.is_floating_point() else x
-        return torch.sub(x, self.shift).div_(self.scale)
+        # Doubles must not widen the network.
+        return torch.sub(x.to(self.shift.dtype), self.shift).div_(self.scale)
 
-    def outputs(self, raw: Tensor) -> Tensor:
-        """Arrange a decoder's raw output (…, anything) as (num_outputs, …, *event) in float32+.
+    def outputs(self, raw: Tensor) -> tuple[Tensor, ...]:
+        """Arrange a decoder's raw output (N, anything) as num_outputs tensors (N, *event).
 
         Half-precision networks end here: likelihoods are computed in full precision.
         """
         raw = raw if raw.dtype == torch.float64 else raw.float()
-        batch = raw.shape[0]
-        raw = raw.reshape(batch, self.num_outputs, *self.event_shape)
-        return raw.movedim(1, 0)
+        if self.num_outputs == 1:  # unbind() would copy the gradient
+            return (raw.reshape(-1, *self.event_shape),)
+        return raw.reshape(-1, self.num_outputs, *self.event_shape).unbind(1)
 
     @abstractmethod
     def forward(self, raw: Tensor, x: Tensor | None = None) -> Distribution:

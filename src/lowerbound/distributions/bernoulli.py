@@ -33,8 +33,9 @@ class Bernoulli(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-mass of ``x`` in {0, 1}, nats, (…)."""
-        x = x.to(self.logits.dtype)
-        return sum_event(x * self.logits - F.softplus(self.logits), self.event_ndim)
+        logits, x = torch.broadcast_tensors(self.logits, x.to(self.logits.dtype))
+        loss = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
+        return -sum_event(loss, self.event_ndim)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One draw of zeros and ones, uint8."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -87,21 +87,35 @@ def kl_gaussian(q: DiagonalGaussian, p: DiagonalGaussian | None = None) -> Tenso
     >>> kl_gaussian(q).sum()
     tensor(1.)
     """
-    if p is None:
-        u = 2 * q.log_scale
-        distance = q.loc.square()
-    else:
-        u = 2 * (q.log_scale - p.log_scale)
-        distance = (q.loc - p.loc).square() * torch.exp(-2 * p.log_scale)
-    return 0.5 * (distance + _expm1_minus(u))
+    loc, log_scale = q.loc, q.log_scale
+    if p is not None:  # in the units of p, p is standard normal
+        loc, log_scale = (loc - p.loc) * torch.exp(-p.log_scale), log_scale - p.log_scale
+    kl: Tensor = _StandardKL.apply(loc, log_scale.expand_as(loc))  # type: ignore[no-untyped-call]
+    return kl
 
 
-def _expm1_minus(u: Tensor) -> Tensor:
-    """expm1(u) − u without the cancellation at small ``u``: u²/2 · (1 + u/3 + u²/12)."""
-    small = u.abs() < 1e-2
-    series = 0.5 * u.square() * (1 + u / 3 + u.square() / 12)
-    # where() differentiates both sides: the unused one must stay finite too.
-    return torch.where(small, series, torch.expm1(u) - u)
+class _StandardKL(torch.autograd.Function):
+    """KL(N(μ, σ²) ‖ N(0, 1)) = ½(μ² + eᵘ − 1 − u) with u = 2 log σ, and its exact gradient.
+
+    Autograd would differentiate both branches of the scale term in some thirty small operations;
+    the derivatives are μ and expm1(u).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, loc: Tensor, log_scale: Tensor) -> Tensor:
+        """The scale term as expm1(u) − u, and as its series u²/2 · (1 + u/3 + u²/12) near 0."""
+        ctx.save_for_backward(loc, log_scale)
+        u = 2 * log_scale
+        squared = u * u
+        series = torch.add(squared, u, alpha=4).add_(12).mul_(squared).div_(24)
+        scale_term = torch.where(squared < 1e-4, series, torch.expm1(u).sub_(u))
+        return torch.addcmul(scale_term, loc, loc).mul_(0.5)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        """Made of tensors' own operations, so that it can be differentiated again."""
+        loc, log_scale = ctx.saved_tensors
+        return grads[0] * loc, grads[0] * torch.expm1(2 * log_scale)
 
 
 class GaussianLikelihood(Likelihood):

@@ -13,6 +13,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -85,5 +86,5 @@ class LogisticLikelihood(Likelihood):
         levels = 2 if isinstance(self.support, Binary) else self.support.levels  # type: ignore[union-attr]
         # At the lower end a bin is e⁵ scales wide: sharper cannot be told apart by any level.
         # A neutral start of a few bins' width learns faster than one of the whole axis.
-        log_scale = (log_scale - 2).clamp(-5.0 - torch.log(torch.tensor(levels / 2.0)), 5.0)
+        log_scale = (log_scale - 2).clamp(-5.0 - math.log(levels / 2), 5.0)
         return DiscretizedLogistic(loc.clamp(-1e3, 1e3), log_scale, levels, len(self.event_shape))

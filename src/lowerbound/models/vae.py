@@ -20,6 +20,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lowerbound._random import permutation
 from lowerbound._shapes import num_elements, shown_shape
@@ -186,7 +187,7 @@ class VAE(Model):
         if parameters.dtype != torch.float64:
             parameters = parameters.float()
         loc, log_scale = parameters.split([self.latent_dim, self.num_scales], dim=-1)
-        return DiagonalGaussian(loc, log_scale.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE))
+        return DiagonalGaussian(loc, F.hardtanh(log_scale, MIN_LOG_SCALE, MAX_LOG_SCALE))
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|z) for latents (N, d): a distribution over (N, *event)."""
@@ -204,13 +205,16 @@ class VAE(Model):
     ) -> Bound:
         """See `Model.bound`; the rate is ``"kl"``, with its parts per latent dimension."""
         noise = self._given(x, num_samples, noise, generator)
+        x = self.likelihood.floating(x)
         # Inference: z = μ + σ ε.
         q = self.encode(x)
         z = q.rsample(noise["z"])
         # Rate: KL(q(z|x) ‖ p(z)).
         rates, details = self.prior.rates(q, z, context, self.kl)
         # Reconstruction: the mean over samples of log p(x|z), summed over dimensions.
-        return Bound(self._log_likelihood(x, z).mean(0), rates, details)
+        log_likelihood = self._log_likelihood(x, z)
+        mean = log_likelihood.squeeze(0) if len(z) == 1 else log_likelihood.mean(0)
+        return Bound(mean, rates, details)
 
     def _log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """Log p(x|z) of examples (B, *event) at latents (M, B, d): (M, B), nats."""
@@ -231,6 +235,7 @@ class VAE(Model):
     ) -> Draw:
         """See `Model.draw`; the latents are ``z`` (K, B, d)."""
         noise = self._given(x, num_samples, noise, None)
+        x = self.likelihood.floating(x)
         q = self.encode(x)
         z = q.rsample(noise["z"])
         log_q = (q.detach() if path else q).log_prob(z)

@@ -35,7 +35,7 @@ from lowerbound.training.step import Step, resolve_device, resolve_precision
 
 __all__ = ["History", "fit_model"]
 
-NOISE_BLOCK = 64
+NOISE_BLOCK = 128
 SECONDS_BETWEEN_LOGS = 1.0
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
 MAX_SKIPPED_IN_A_ROW = 10
@@ -106,13 +106,14 @@ def fit_model(
     log = MetricsLog(folder, position.metrics_bytes)
     train = source.train.to(device)
     judge = Judge(source.validation, device, MAX_VALIDATION_ROWS)
-    meter = Meter(device)
+    meter = Meter()
     history = History(log.rows)
     order, epoch = torch.empty(0), -1
     num_dims = num_elements(model.event_shape)
     started = time.perf_counter() - position.seconds
     saved_at = time.perf_counter()
 
+    model.train()  # what is judged is the average, a model of its own
     with console, _stop_signal(folder is not None) as stop:
         while not position.finished:
             progress = length.progress(position.step, position.seconds)
@@ -125,12 +126,11 @@ def fit_model(
             generator = generator_for("data", config.seed, position.step, device=device)
             x, context = train.draw(order[first : first + batch_size], generator)
             noise = training_noise(model, batch_size, config, position.step)
-            model.train()
             loss, bound = step_module(x, context, noise, progress)
             loss.mean().backward()
             rate = learning_rate(progress, config.learning_rate, config.warmup)
             usable = _update(state, rate, config.clip)
-            meter.add(loss, bound.terms(), usable)
+            meter.add(loss.detach(), bound.terms(), usable)
             position.step += 1
             state.average.update(position.step)
             position.seconds = time.perf_counter() - started
@@ -208,15 +208,27 @@ def _update(state: TrainState, rate: float, clip: float) -> Tensor:
     """
     optimizer = state.optimizer
     gradients = [p.grad for p in state.names if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = _total_norm(gradients)
     usable = norm.isfinite()
-    optimizer.grad_scale = (norm / clip).clamp_min(1.0)  # type: ignore[attr-defined]
-    optimizer.found_inf = (~usable).float()  # type: ignore[attr-defined]
+    # On a CPU looking costs nothing, and dividing by 1 a pass over the gradients.
+    if norm.device.type != "cpu" or not norm <= clip:
+        optimizer.grad_scale = (norm / clip).clamp_min(1.0)  # type: ignore[attr-defined]
+        optimizer.found_inf = (~usable).float()  # type: ignore[attr-defined]
+    else:
+        optimizer.grad_scale = optimizer.found_inf = None  # type: ignore[attr-defined]
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return usable
+
+
+def _total_norm(gradients: list[Tensor]) -> Tensor:
+    """Euclidean norm of all gradients together; on a CPU by dot products, in half the time."""
+    if gradients[0].device.type != "cpu":
+        return torch.nn.utils.get_total_norm(gradients)
+    flat = [g.flatten() for g in gradients]
+    return torch.stack([torch.dot(g, g) for g in flat]).sum().sqrt()
 
 
 def _same_data(checkpoint: Checkpoint, source: Source) -> None:
@@ -239,48 +251,42 @@ def _refuse_divergence(skipped_in_a_row: int, folder: Path | None, best_step: in
 
 
 class Meter:
-    """Sums over the steps since the last log, kept on the device."""
+    """What the steps since the last log came to, kept on the device as it is until it is read."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.names: list[str] = []
-        self.in_a_row = torch.zeros((), device=device)
+    def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """Start a new interval."""
         self.started = time.perf_counter()
-        self.steps = 0
-        self.sums: Tensor | None = None
+        self.steps: list[tuple[Tensor, dict[str, Tensor]]] = []
+        self.usable: list[Tensor] = []
 
     def seconds(self) -> float:
         """Length of the interval so far."""
         return time.perf_counter() - self.started
 
-    @torch.no_grad()
     def add(self, loss: Tensor, terms: dict[str, Tensor], usable: Tensor) -> None:
         """Take in a step; a skipped one counts as skipped and adds nothing else."""
-        self.names = list(terms)
-        means = torch.stack([loss.mean(), *(t.mean() for t in terms.values())])
-        values = torch.cat([usable.to(means).reshape(1), torch.where(usable, means, 0.0)])
-        self.sums = values if self.sums is None else self.sums + values
-        self.in_a_row = torch.where(usable, 0.0, self.in_a_row + 1)
-        self.steps += 1
+        self.steps.append((loss, {name: term.detach() for name, term in terms.items()}))
+        self.usable.append(usable)
 
     def read(self, position: Any, batch_size: int, num_dims: int) -> dict[str, Any]:
         """Means over the interval, in nats; updates the position's count of skipped steps."""
-        assert self.sums is not None
-        used, loss, *means = self.sums.tolist()
-        position.skipped += self.steps - int(used)
-        position.skipped_in_a_row = int(self.in_a_row)
-        scale = 1 / used if used else math.nan
-        terms = {name: value * scale for name, value in zip(self.names, means, strict=True)}
+        usable = torch.stack(self.usable)
+        names = ["loss", *self.steps[0][1]]
+        rows = [torch.stack([loss, *terms.values()]) for loss, terms in self.steps]
+        means = torch.stack(rows)[usable].mean((0, 2)).tolist()  # nan where every step was skipped
+        for used in usable.tolist():
+            position.skipped += not used
+            position.skipped_in_a_row = 0 if used else position.skipped_in_a_row + 1
+        loss, terms = means[0], dict(zip(names[1:], means[1:], strict=True))
         bound = 2 * terms["reconstruction"] - sum(terms.values())
         row = {
             "step": position.step,
             "seconds": position.seconds,
-            "images_per_second": batch_size * self.steps / max(self.seconds(), 1e-9),
-            "loss": loss * scale,
+            "images_per_second": batch_size * len(self.usable) / max(self.seconds(), 1e-9),
+            "loss": loss,
             "bound": bound,
             **terms,
             "bits_per_dim": -bound / (num_dims * math.log(2)),
