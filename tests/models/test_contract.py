@@ -90,6 +90,14 @@ def test_nothing_reads_or_moves_the_global_random_state(trained, x):
     assert torch.equal(trained.bound(x).value, first)
 
 
+def test_a_weight_is_the_joint_density_over_that_of_the_draw(trained, x):
+    if trained.closed_form or not trained.has_encoder:
+        pytest.skip("no importance weights that are more than the evidence")
+    draw = trained.draw(x, 3)
+    log_q = trained.encode(x).log_prob(draw.latents["z"])
+    torch.testing.assert_close(trained.log_joint(x, draw.latents) - log_q, draw.log_weight)
+
+
 def test_the_log_likelihood_is_at_least_the_bound_and_rises_with_the_samples(trained, x):
     elbo = trained.bound(x, num_samples=500, noise=trained.judging_noise(range(12), 500)).value
     one, ten, many = (log_likelihood(trained, x, num_samples=k) for k in (1, 10, 500))

@@ -8,7 +8,7 @@ that batch size, number of workers and resuming change nothing.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -142,6 +142,16 @@ class Model(nn.Module, ABC):
             InputError: the model has no importance weights.
         """
         raise InputError(f"a model of kind '{self.name}' has no importance weights; use its bound")
+
+    def log_joint(
+        self, x: Tensor, latents: Mapping[str, Tensor], context: Tensor | None = None
+    ) -> Tensor:
+        """Log p(x, z) of examples (B, *event) at given latents, each (K, B, …): (K, B), nats.
+
+        Raises:
+            InputError: the model has no latents, or their density is not known.
+        """
+        raise InputError(f"a model of kind '{self.name}' has no log p(x, z); use its bound")
 
     def log_weight(
         self,

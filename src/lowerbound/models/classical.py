@@ -18,7 +18,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -201,17 +201,24 @@ class ProbabilisticPCA(Model):
     ) -> Draw:
         """See `Model.draw`; with the exact posterior the weights of real data are all p(x)."""
         noise = self._given(x, num_samples, noise, None)
-        points = x.flatten(1).to(self.mu).expand(num_samples, -1, -1)
-        if self.dequantizes:
-            points = points + noise["u"]
+        u = {"u": noise["u"]} if self.dequantizes else {}
+        points = x.flatten(1).to(self.mu).expand(num_samples, -1, -1) + u.get("u", 0.0)
         q = self._posterior(points)
-        z = q.rsample(noise["z"])
-        loc = z @ self.weight.mT + self.mu
-        log_joint = DiagonalGaussian(loc, 0.5 * self.variance.log()).log_prob(points)
-        log_joint = log_joint + DiagonalGaussian(
-            torch.zeros_like(z), self.mu.new_zeros(())
-        ).log_prob(z)
-        return Draw(log_joint - (q.detach() if path else q).log_prob(z), {"z": z})
+        latents = {"z": q.rsample(noise["z"]), **u}
+        log_q = (q.detach() if path else q).log_prob(latents["z"])
+        return Draw(self.log_joint(x, latents, context) - log_q, latents)
+
+    def log_joint(
+        self, x: Tensor, latents: Mapping[str, Tensor], context: Tensor | None = None
+    ) -> Tensor:
+        """See `Model.log_joint`; the latents are ``z`` (K, B, k), and of discrete data ``u``, where
+        in its cell the example is taken to be."""
+        z = latents["z"]
+        points = x.flatten(1).to(self.mu)
+        points = points + latents["u"] if self.dequantizes else points
+        p = DiagonalGaussian(z @ self.weight.mT + self.mu, 0.5 * self.variance.log())
+        zero = self.mu.new_zeros(())
+        return p.log_prob(points) + DiagonalGaussian(zero, zero).log_prob(z)
 
     @torch.no_grad()
     def sample(

@@ -14,7 +14,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -239,8 +239,16 @@ class VAE(Model):
         q = self.encode(x)
         z = q.rsample(noise["z"])
         log_q = (q.detach() if path else q).log_prob(z)
-        log_weight = self._log_likelihood(x, z) + self.prior.log_prob(z, context) - log_q
-        return Draw(log_weight, {"z": z})
+        return Draw(self.log_joint(x, {"z": z}, context) - log_q, {"z": z})
+
+    def log_joint(
+        self, x: Tensor, latents: Mapping[str, Tensor], context: Tensor | None = None
+    ) -> Tensor:
+        """See `Model.log_joint`; the latents are ``z`` (K, B, d)."""
+        z = latents["z"]
+        return self._log_likelihood(self.likelihood.floating(x), z) + self.prior.log_prob(
+            z, context
+        )
 
     @torch.no_grad()
     def sample(
