@@ -211,8 +211,7 @@ class ProbabilisticPCA(Model):
     def log_joint(
         self, x: Tensor, latents: Mapping[str, Tensor], context: Tensor | None = None
     ) -> Tensor:
-        """See `Model.log_joint`; the latents are ``z`` (K, B, k), and of discrete data ``u``, where
-        in its cell the example is taken to be."""
+        """See `Model.log_joint`; latents ``z`` (K, B, k) and, of discrete data, ``u`` in the cell."""
         z = latents["z"]
         points = x.flatten(1).to(self.mu)
         points = points + latents["u"] if self.dequantizes else points
