@@ -211,7 +211,7 @@ class ProbabilisticPCA(Model):
     def log_joint(
         self, x: Tensor, latents: Mapping[str, Tensor], context: Tensor | None = None
     ) -> Tensor:
-        """See `Model.log_joint`; latents ``z`` (K, B, k) and, of discrete data, ``u`` in the cell."""
+        """See `Model.log_joint`; latents ``z`` (K, B, k), and ``u`` where dequantised."""
         z = latents["z"]
         points = x.flatten(1).to(self.mu)
         points = points + latents["u"] if self.dequantizes else points
