@@ -39,6 +39,17 @@ def test_fit_with_a_folder_makes_a_whole_run_that_loads(digits, tmp_path):
         lowerbound.fit(model, digits, steps=5, out=tmp_path / "run", quiet=True)
 
 
+def test_a_run_made_by_fit_is_repeated_by_its_configuration(tmp_path):
+    source = lowerbound.load_data("digits", binarize="threshold", seed=5)
+    model = create_model("vae", source, seed=3, **SMALL)
+    made = lowerbound.fit(model, source, steps=8, seed=3, out=tmp_path / "fit", quiet=True)
+    config = run_config(made.folder)
+    assert (config.binarize, config.data_seed, config.data) == ("threshold", 5, "digits")
+    train(config, tmp_path / "again", quiet=True)
+    weights = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("fit", "again")]
+    assert weights[0] == weights[1]
+
+
 def test_fit_names_an_unknown_option_and_data_that_do_not_fit(digits, blobs):
     model = create_model("vae", digits, **SMALL)
     with pytest.raises(InputError, match="'learnin_rate'; did you mean 'learning_rate'"):

@@ -106,6 +106,7 @@ def fit(
         data=source.name,
         model=model.name,
         options=None if model.options is None else asdict(model.options),
+        **source.preparation,
     )
     folder = new_folder(Path(out), overwrite)
     with RunLock(folder):

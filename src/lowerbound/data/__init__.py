@@ -82,7 +82,22 @@ def load_data(
         InputError: the data cannot be used as they are; the message says what to do.
     """
     rows = load_rows(spec, image_size=image_size, labels=labels, support=support, on_bad=on_bad)
-    return make_source(rows, how_binarize=binarize, seed=seed)
+    prepared = {
+        "binarize": binarize,
+        "image_size": None if image_size is None else _as_text(image_size),
+        "labels": labels,
+        "support": None if support is None else str(support),
+        "on_bad": on_bad,
+        "data_seed": seed,
+    }
+    return dataclasses.replace(
+        make_source(rows, how_binarize=binarize, seed=seed), preparation=prepared
+    )
+
+
+def _as_text(image_size: ImageSize) -> str:
+    """An image size as config.yaml holds it."""
+    return "x".join(map(str, image_size)) if isinstance(image_size, tuple) else str(image_size)
 
 
 def load_rows(

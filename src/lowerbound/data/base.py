@@ -7,8 +7,9 @@ is an index selection, so that a data set which fits on the device never crosses
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, overload
+from typing import Any, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -147,6 +148,7 @@ class Source:
         context: what a conditional model can be given: `Classes`, or None.
         name: the specification it was loaded from.
         fingerprint: SHA-256 of the examples and labels; a resumed run must find the same.
+        preparation: how it was loaded, by the names that config.yaml has for it.
     """
 
     train: InMemorySplit
@@ -159,6 +161,7 @@ class Source:
     column_names: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     fingerprint: str = field(default="", repr=False)
+    preparation: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def split(self, name: str) -> InMemorySplit:
         """The split called train, validation or test."""
