@@ -136,9 +136,12 @@ def fit_model(
             position.seconds = time.perf_counter() - started
             progress = length.progress(position.step, position.seconds)
 
-            # --- once a second: read the meter, the only wait for the device
+            # --- once a second, and before a save: read the meter, the only wait for the device
             due = progress * config.validations >= position.validations + 1 or progress >= 1
-            if due or meter.seconds() >= SECONDS_BETWEEN_LOGS:
+            stopping = stop.number
+            late = time.perf_counter() - saved_at > SECONDS_BETWEEN_CHECKPOINTS
+            saving = bool(due or late or stopping)
+            if saving or meter.seconds() >= SECONDS_BETWEEN_LOGS:
                 row = meter.read(position, batch_size, num_dims)
                 row |= {"epoch": position.step / num_batches, "learning_rate": rate}
                 row["beta"] = step_module.weights(progress).beta
@@ -167,15 +170,14 @@ def fit_model(
 
             # --- save: at every validation, every five minutes, and when asked to stop
             position.metrics_bytes = log.num_bytes
-            late = time.perf_counter() - saved_at > SECONDS_BETWEEN_CHECKPOINTS
-            if folder is not None and (due or late or stop.number):
+            if folder is not None and saving:
                 state.save(folder, facts)
                 saved_at = time.perf_counter()
-            if stop.number and not position.finished:
+            if stopping and not position.finished:
                 raise Interrupted(
                     f"stopped at step {position.step:,} and saved; continue with "
                     f"`lowerbound train --resume {folder}`",
-                    stop.number,
+                    stopping,
                 )
 
     # --- the model that was promised: averaged weights of the best validation
