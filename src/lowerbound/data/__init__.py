@@ -71,7 +71,8 @@ def load_data(
         binarize: "none", "dynamic" (training draws anew each time), "static" or "threshold".
         image_size: pixels to which a folder's images are resized: N, (H, W) or "HxW".
         labels: name of the column, or key of the array, that holds the labels.
-        support: what the values are (binary, discrete:LEVELS, real) if not to be detected.
+        support: what the values are if not to be detected: binary, discrete:LEVELS, counts, real,
+            unit, or product:… with one of them per column.
         on_bad: what to do with bad images: "error", or "skip".
         seed: of the split and of binarisation; never the seed of a run.
 

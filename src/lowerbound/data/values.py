@@ -7,7 +7,8 @@ array keeps its axes.
 
 Support, in this order: what the caller says, checked against the values; `Binary` where all
 values are 0 or 1, of whatever type; `Discrete(256)` for uint8; `Discrete(max + 1)` for other
-integers from 0 to 255; else `Real`.
+integers from 0 to 255; else `Real`. `Counts`, `Unit` and a `Product` are never detected: only the
+caller can tell counts from levels, and shares from real numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ from numpy.typing import NDArray
 
 from lowerbound._shapes import shown_shape
 from lowerbound.data.base import Rows
-from lowerbound.distributions.support import Binary, Discrete, Real, Support
+from lowerbound.distributions.support import (
+    Binary,
+    Counts,
+    Discrete,
+    Product,
+    Real,
+    Support,
+    Unit,
+)
 from lowerbound.errors import InputError, printable, refuse
 
 __all__ = ["Array", "as_rows", "class_indices", "column_name"]
@@ -29,6 +38,7 @@ __all__ = ["Array", "as_rows", "class_indices", "column_name"]
 Array = NDArray[Any]
 
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
+MAX_COUNT = 2**24  # up to here a 32-bit float holds every integer
 CHANNELS = (1, 3, 4)
 
 
@@ -63,8 +73,8 @@ def as_rows(
     x = channels_first(array)
     warnings: list[str] = []
     chosen = support or default or detected(x, warnings)
-    x = converted(x, chosen, name)
-    if isinstance(chosen, Real) and x.ndim == 2:
+    x = converted(x, chosen, name, column_names)
+    if isinstance(chosen, Real | Unit | Counts | Product) and x.ndim == 2:
         warnings += constant_columns(x, column_names)
     if chosen == Discrete(256) and x.max() == 255 and ((x == 0) | (x == 255)).all():
         warnings.append("All values are 0 or 255: --binarize threshold makes the data binary.")
@@ -149,18 +159,50 @@ def detected(x: Array, warnings: list[str]) -> Support:
     return Real()
 
 
-def converted(x: Array, support: Support, name: str) -> Array:
-    """``x`` as uint8 or float32, after checking that every value belongs to ``support``."""
+def converted(
+    x: Array, support: Support, name: str, column_names: Sequence[str] = (), where: str = ""
+) -> Array:
+    """``x`` as uint8 or float32, after checking that every value belongs to ``support``.
+
+    ``where`` ends what a refusal calls the data: which column of a table it is.
+    """
+    if isinstance(support, Product):
+        return product_columns(x, support, name, column_names)
     if isinstance(support, Real):
         return x.astype(np.float32, copy=False)
     low, high = x.min(), x.max()
-    whole = x.dtype.kind in "biu" or bool((x == np.rint(x)).all())
-    if low < 0 or high > support.levels - 1 or not whole:
+    whole = isinstance(support, Unit) or x.dtype.kind in "biu" or bool((x == np.rint(x)).all())
+    if low < 0 or high > largest(support) or not whole:
         given = f"{support} for {'' if whole else 'fractional '}values from {low:g} to {high:g}"
+        held = f"one that holds every value of {printable(name, 80)}{where}"
+        raise refuse("support", held, given, "or say real")
+    small = isinstance(support, Binary | Discrete) and support.levels <= 256
+    return x.astype(np.uint8 if small else np.float32, copy=False)
+
+
+def largest(support: Binary | Discrete | Counts | Unit) -> int:
+    """The largest value that a support, or a 32-bit float for counts, can hold exactly."""
+    if isinstance(support, Unit):
+        return 1
+    return MAX_COUNT if isinstance(support, Counts) else support.levels - 1
+
+
+def product_columns(
+    x: Array, support: Product, name: str, column_names: Sequence[str] = ()
+) -> Array:
+    """The columns of a table (N, D) as float32, each checked against its own support."""
+    if x.ndim != 2 or x.shape[1] != len(support.parts):
         raise refuse(
-            "support", f"one that holds every value of {printable(name, 80)}", given, "or say real"
+            "support",
+            f"a product of one part per column of {printable(name, 80)}, "
+            f"which holds examples of shape {shown_shape(x.shape[1:])}",
+            f"{len(support.parts)} parts",
         )
-    return x.astype(np.uint8 if support.levels <= 256 else np.float32)
+    columns = [
+        converted(x[:, j], part, name, where=f", column {column_name(j, column_names)}")
+        for j, part in enumerate(support.parts)
+    ]
+    return np.stack(columns, axis=1).astype(np.float32, copy=False)
 
 
 def constant_columns(x: Array, column_names: Sequence[str]) -> list[str]:

@@ -15,16 +15,33 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lowerbound.distributions.support import Binary, Discrete, Real, Support
+from lowerbound.distributions.support import (
+    Binary,
+    Counts,
+    Discrete,
+    Product,
+    Real,
+    Support,
+    Unit,
+)
 from lowerbound.errors import refuse
 
 __all__ = ["Distribution", "Likelihood"]
 
 
 class Distribution(ABC):
-    """A batch of distributions over events of ``event_ndim`` axes."""
+    """A batch of distributions over events of ``event_ndim`` axes.
+
+    Values outside the support have no defined log-probability: data are checked once, by
+    `Support.contains`, and not in every step.
+    """
 
     event_ndim: int
+
+    @property
+    def support(self) -> Support:
+        """What values an element can take; any real number unless a family says otherwise."""
+        return Real()
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
@@ -53,7 +70,9 @@ class Likelihood(nn.Module, ABC):
 
     name: ClassVar[str]
     supports: ClassVar[tuple[type[Support], ...]]
-    num_outputs: ClassVar[int]
+    options: ClassVar[tuple[str, ...]] = ()
+    """What it takes beside shape and support, such as ``"sigma"``."""
+    num_outputs: int
     shift: Tensor
     scale: Tensor
     typical: Tensor
@@ -65,40 +84,65 @@ class Likelihood(nn.Module, ABC):
                 "likelihood",
                 f"one that fits {support} data",
                 self.name,
-                _remedy(support),
+                f"use {support.likelihood}, or {_REDECLARED[self.supports[0]]}",
             )
         self.event_shape, self.support = tuple(event_shape), support
         # Where the data are on their axis, so that a network sees numbers of order one.
-        levels = 2 if isinstance(support, Binary) else getattr(support, "levels", None)
-        center, width = ((levels - 1) / 2, levels / 2) if levels else (0.0, 1.0)
+        center, width = _axis(support)
         unit_shape = self._unit_shape()
         self.register_buffer("shift", torch.full(unit_shape, center))
         self.register_buffer("scale", torch.full(unit_shape, width))
         self.register_buffer("typical", torch.tensor(width))
 
     def _unit_shape(self) -> tuple[int, ...]:
-        """One unit per element of a vector, per channel of an array; one for discrete data."""
-        if not isinstance(self.support, Real):
+        """One unit per element of a vector, per channel of an array; one where it is known."""
+        if not isinstance(self.support, Real | Counts):
             return (1,) * len(self.event_shape)
         if len(self.event_shape) <= 1:
             return self.event_shape
         return (self.event_shape[0],) + (1,) * (len(self.event_shape) - 1)
 
+    def _measured_axes(self) -> list[int]:
+        """Axes of (N, *event) over which one unit is shared."""
+        return [0, *range(2, len(self.event_shape) + 1)]
+
+    def check(self, x: Tensor) -> None:
+        """Refuse data ``x`` (…, *event) outside the support.
+
+        Raises:
+            InputError: a value that cannot be, with what to do about it.
+        """
+        if not self.support.contains(x):
+            raise refuse(
+                "x",
+                f"{self.support} data",
+                f"values from {float(x.min()):g} to {float(x.max()):g}",
+                "declare what the data are with --support, or correct them",
+            )
+
     def calibrate(self, x: Tensor) -> None:
-        """Measure the unit of real data on training examples ``x`` (N, *event)."""
-        if not isinstance(self.support, Real):
+        """Measure the unit of real data and of counts on training examples ``x`` (N, *event).
+
+        Raises:
+            InputError: data outside the support.
+        """
+        self.check(x)
+        if not isinstance(self.support, Real | Counts):
             return
-        axes = [0, *(i + 1 for i, n in enumerate(self._unit_shape()) if n == 1)]
-        axes = axes if len(self.event_shape) > 1 else [0]
-        x64 = x.double()
-        self.shift.copy_(x64.mean(axes).reshape(self._unit_shape()))
-        spread = x64.std(axes, correction=0).reshape(self._unit_shape())
+        axes, unit_shape = self._measured_axes(), self._unit_shape()
+        x64 = self._on_axis(x.double())
+        self.shift.copy_(x64.mean(axes).reshape(unit_shape))
+        spread = x64.std(axes, correction=0).reshape(unit_shape)
         # A constant column has no unit of its own: it keeps 1, and its scale a floor.
         tiny = 1e-6 * self.shift.double().abs().clamp_min(1e-6)
         varies = spread > tiny
         self.scale.copy_(torch.where(varies, spread, torch.ones_like(spread)))
         if varies.any():
             self.typical.copy_(spread[varies].square().mean().sqrt())
+
+    def _on_axis(self, x: Tensor) -> Tensor:
+        """``x`` where its unit is measured: counts by log(1 + x), which tames their long tail."""
+        return torch.log1p(x) if isinstance(self.support, Counts) else x
 
     def floating(self, x: Tensor) -> Tensor:
         """Integers as floats of the network's precision: converted once, not at every use."""
@@ -107,7 +151,7 @@ class Likelihood(nn.Module, ABC):
     def standardized(self, x: Tensor) -> Tensor:
         """``x`` (…, *event) in the unit that networks see, float: about zero mean, order one."""
         # Doubles must not widen the network.
-        return torch.sub(x.to(self.shift.dtype), self.shift).div_(self.scale)
+        return torch.sub(self._on_axis(x.to(self.shift.dtype)), self.shift).div_(self.scale)
 
     def outputs(self, raw: Tensor) -> tuple[Tensor, ...]:
         """Arrange a decoder's raw output (N, anything) as num_outputs tensors (N, *event).
@@ -118,6 +162,12 @@ class Likelihood(nn.Module, ABC):
         if self.num_outputs == 1:  # unbind() would copy the gradient
             return (raw.reshape(-1, *self.event_shape),)
         return raw.reshape(-1, self.num_outputs, *self.event_shape).unbind(1)
+
+    def grouped(self, raw: Tensor, num_groups: int) -> tuple[Tensor, ...]:
+        """As `outputs`, in ``num_groups`` tensors (N, *event, num_outputs / num_groups)."""
+        raw = raw if raw.dtype == torch.float64 else raw.float()
+        raw = raw.reshape(-1, num_groups, self.num_outputs // num_groups, *self.event_shape)
+        return raw.movedim(2, -1).unbind(1)
 
     @abstractmethod
     def forward(self, raw: Tensor, x: Tensor | None = None) -> Distribution:
@@ -131,12 +181,20 @@ class Likelihood(nn.Module, ABC):
         return []
 
 
-def _remedy(support: Support) -> str:
+def _axis(support: Support) -> tuple[float, float]:
+    """Center and half-width of the data, where the support tells; (0, 1) where it is measured."""
     if isinstance(support, Binary):
-        return "use bernoulli"
+        return 0.5, 1.0
     if isinstance(support, Discrete):
-        return (
-            "use logistic, or declare the data real with --support real "
-            "(nats are then nats of a density)"
-        )
-    return "use gaussian, or declare the data's levels with --support discrete:LEVELS"
+        return (support.levels - 1) / 2, support.levels / 2
+    return (0.5, 0.5) if isinstance(support, Unit) else (0.0, 1.0)
+
+
+_REDECLARED: dict[type[Support], str] = {
+    Binary: "make the data binary with --binarize",
+    Discrete: "declare the data's levels with --support discrete:LEVELS",
+    Counts: "declare the data to be counts with --support counts",
+    Real: "declare the data real with --support real (nats are then nats of a density)",
+    Unit: "bring the data to [0, 1] and declare them so with --support unit",
+    Product: "declare the columns of a table with --support product:…",
+}

@@ -15,22 +15,19 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lowerbound._shapes import sum_event
-from lowerbound.distributions.base import Distribution, Likelihood
-from lowerbound.distributions.support import Real, Support
-from lowerbound.errors import refuse
+from lowerbound.distributions.base import Distribution
+from lowerbound.distributions.location_scale import LocationScaleLikelihood
 
-__all__ = ["DiagonalGaussian", "GaussianLikelihood", "Sigma", "kl_gaussian"]
+__all__ = ["DiagonalGaussian", "GaussianLikelihood", "kl_gaussian"]
 
 LOG_2PI = math.log(2 * math.pi)
-Sigma = Literal["scalar", "dimension", "decoder", "optimal"] | float
 
 
 @dataclass(frozen=True)
@@ -118,16 +115,15 @@ class _StandardKL(torch.autograd.Function):
         return grads[0] * loc, grads[0] * torch.expm1(2 * log_scale)
 
 
-class GaussianLikelihood(Likelihood):
+class GaussianLikelihood(LocationScaleLikelihood):
     """p(x|z) = N(μ(z), σ²) on real data, in the data's own units.
 
     Args:
         event_shape: shape of one example.
         support: `Real`.
-        sigma: ``"scalar"`` one learned σ for all dimensions; ``"dimension"`` one per dimension;
-            ``"decoder"`` one per dimension and example, from the decoder; ``"optimal"`` the σ that
-            maximises the bound in closed form (σ² = mean squared error: of the batch while
-            training, of the training set, stored, when judging); or a number, fixed.
+        sigma: as in `LocationScaleLikelihood`, or ``"optimal"``: the σ that maximises the bound in
+            closed form (σ² = mean squared error: of the batch while training, of the training
+            set, stored, when judging).
 
     Learned scales stay above `FLOOR` standard deviations of the training data (of each column, or
     root mean square over the columns that vary), so that a constant column cannot make the
@@ -135,47 +131,17 @@ class GaussianLikelihood(Likelihood):
     """
 
     name: ClassVar[str] = "gaussian"
-    supports: ClassVar[tuple[type[Support], ...]] = (Real,)
-    num_outputs: ClassVar[int] = 1
-    FLOOR: ClassVar[float] = 1e-3
-    CEILING: ClassVar[float] = 1e3
-
-    log_sigma: Tensor
-
-    def __init__(
-        self, event_shape: Sequence[int], support: Support, sigma: Sigma = "scalar"
-    ) -> None:
-        super().__init__(event_shape, support)
-        if not isinstance(sigma, str) and not (math.isfinite(sigma) and sigma > 0):
-            raise refuse("sigma", "a positive number", sigma)
-        if isinstance(sigma, str) and sigma not in ("scalar", "dimension", "decoder", "optimal"):
-            raise refuse("sigma", "scalar, dimension, decoder, optimal or a number", sigma)
-        self.sigma = sigma
-        if sigma == "decoder":
-            self.num_outputs = 2  # type: ignore[misc]
-        shape = self.event_shape if sigma == "dimension" else ()
-        if sigma in ("scalar", "dimension"):
-            self.log_sigma = nn.Parameter(torch.zeros(shape))
-        else:
-            fixed = 0.0 if isinstance(sigma, str) else math.log(sigma)
-            self.register_buffer("log_sigma", torch.tensor(fixed))
-
-    def unit(self) -> Tensor:
-        """The unit in which learned scales are measured: of each dimension, or of all."""
-        return self.typical if self.sigma in ("scalar", "optimal") else self.scale
+    title: ClassVar[str] = "Gaussian"
+    sigmas: ClassVar[tuple[str, ...]] = ("scalar", "dimension", "decoder", "optimal")
 
     def forward(self, raw: Tensor, x: Tensor | None = None) -> DiagonalGaussian:
         """N(x; μ, σ²) from raw outputs; see `Likelihood.forward`."""
         outputs = self.outputs(raw)
-        loc = self.shift + self.scale * outputs[0]
-        if isinstance(self.sigma, float | int):
-            log_scale = self.log_sigma
-        elif self.sigma == "optimal" and self.training and x is not None:
+        loc = self._location(outputs)
+        if self.sigma == "optimal" and self.training and x is not None:
             log_scale = self.optimal_log_sigma((x - loc.detach()).square().mean())
         else:
-            raw_log = outputs[1] if self.sigma == "decoder" else self.log_sigma
-            low, high = math.log(self.FLOOR), math.log(self.CEILING)
-            log_scale = raw_log.clamp(low, high) + self.unit().log()
+            log_scale = self._log_scale(outputs)
         return DiagonalGaussian(loc, log_scale, len(self.event_shape))
 
     def optimal_log_sigma(self, mean_squared_error: Tensor) -> Tensor:
@@ -187,17 +153,3 @@ class GaussianLikelihood(Likelihood):
     def store_optimal(self, mean_squared_error: Tensor) -> None:
         """Keep the training set's optimal σ as the buffer that judging uses."""
         self.log_sigma.copy_(self.optimal_log_sigma(mean_squared_error) - self.unit().log())
-
-    def notes(self) -> list[str]:
-        """The floor of learned scales."""
-        if isinstance(self.sigma, float | int):
-            sigma = f"The Gaussian likelihood has a fixed sigma of {self.sigma:g}."
-        else:
-            of = "each column (of 1 where it is constant)"
-            if self.sigma in ("scalar", "optimal"):
-                of = "the training data (root mean square over what varies)"
-            sigma = (
-                f"The learned sigma ({self.sigma}) of the Gaussian likelihood has a floor of "
-                f"{self.FLOOR:g} standard deviations of {of}."
-            )
-        return [f"{sigma} Nats are nats of a density in the data's own units."]

@@ -25,7 +25,7 @@ from lowerbound._shapes import sum_event
 from lowerbound.distributions.base import Distribution, Likelihood
 from lowerbound.distributions.support import Binary, Discrete, Support
 
-__all__ = ["DiscretizedLogistic", "LogisticLikelihood"]
+__all__ = ["DiscretizedLogistic", "LogisticLikelihood", "bounded_logistic"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class DiscretizedLogistic(Distribution):
     log_scale: Tensor
     levels: int
     event_ndim: int = 1
+
+    @property
+    def support(self) -> Discrete:
+        """The integers 0 … levels − 1."""
+        return Discrete(self.levels)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-mass of levels ``x``, nats, (…)."""
@@ -78,13 +83,20 @@ class LogisticLikelihood(Likelihood):
 
     name: ClassVar[str] = "logistic"
     supports: ClassVar[tuple[type[Support], ...]] = (Discrete, Binary)
-    num_outputs: ClassVar[int] = 2
+    num_outputs: int = 2
 
     def forward(self, raw: Tensor, x: Tensor | None = None) -> DiscretizedLogistic:
         """Discretised logistic from raw outputs; see `Likelihood.forward`."""
         loc, log_scale = self.outputs(raw)
-        levels = 2 if isinstance(self.support, Binary) else self.support.levels  # type: ignore[union-attr]
-        # At the lower end a bin is e⁵ scales wide: sharper cannot be told apart by any level.
-        # A neutral start of a few bins' width learns faster than one of the whole axis.
-        log_scale = (log_scale - 2).clamp(-5.0 - math.log(levels / 2), 5.0)
-        return DiscretizedLogistic(loc.clamp(-1e3, 1e3), log_scale, levels, len(self.event_shape))
+        levels = self.support.levels  # type: ignore[union-attr]
+        return bounded_logistic(loc, log_scale, levels, len(self.event_shape))
+
+
+def bounded_logistic(
+    loc: Tensor, log_scale: Tensor, levels: int, event_ndim: int
+) -> DiscretizedLogistic:
+    """The discretised logistic of raw outputs of any size."""
+    # At the lower end a bin is e⁵ scales wide: sharper cannot be told apart by any level.
+    # A neutral start of a few bins' width learns faster than one of the whole axis.
+    log_scale = (log_scale - 2).clamp(-5.0 - math.log(levels / 2), 5.0)
+    return DiscretizedLogistic(loc.clamp(-1e3, 1e3), log_scale, levels, event_ndim)

@@ -1,0 +1,100 @@
+"""The few functions that several families need in a form that does not cancel.
+
+All work in any precision and are differentiable; none clamps a probability.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "HALF_LOG_2PI",
+    "deviance",
+    "excess",
+    "gamma_draw",
+    "gamma_half_step",
+    "stirling_error",
+]
+
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+def excess(u: Tensor) -> Tensor:
+    """By how much eᵘ lies above its tangent at 0: eᵘ − 1 − u, never negative.
+
+    It is the distance in which KL divergences of scales, rates and counts are measured. Its
+    derivative is expm1(u).
+
+    >>> excess(torch.tensor([0.0, 1e-4])) * 2e8
+    tensor([0.0000, 1.0000])
+    """
+    value: Tensor = _Excess.apply(u)  # type: ignore[no-untyped-call]
+    return value
+
+
+class _Excess(torch.autograd.Function):
+    """One node: autograd through both branches would multiply infinity by zero for large u."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor) -> Tensor:
+        """By its series u²/2 · (1 + u/3 + u²/12 + u³/60 + u⁴/360 + u⁵/2520) where |u| < 0.02."""
+        ctx.save_for_backward(u)
+        series = 1 + u / 3 * (1 + u / 4 * (1 + u / 5 * (1 + u / 6 * (1 + u / 7))))
+        return torch.where(u.abs() < 0.02, 0.5 * u.square() * series, torch.expm1(u) - u)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        """Made of tensors' own operations, so that it can be differentiated again."""
+        (u,) = ctx.saved_tensors
+        return grads[0] * torch.expm1(u)
+
+
+def deviance(log_a: Tensor, log_b: Tensor) -> Tensor:
+    """How far b is from a: a (eᵘ − 1 − u) with u = log b − log a, which is b − a − a u.
+
+    Summed over probabilities a and b it is KL(a ‖ b), by terms none of which is negative; of two
+    rates it is the KL of their Poissons.
+    """
+    u = log_b - log_a
+    near = log_a.exp() * excess(u.clamp_max(1))
+    # Where b is far above a, a may be 0 to rounding and eᵘ infinite.
+    return torch.where(u < 1, near, log_b.exp() - log_a.exp() * (1 + u))
+
+
+def stirling_error(x: Tensor) -> Tensor:
+    """What Stirling's formula leaves out: log Γ(x + 1) − (x + ½) log x + x − ½ log 2π, for x > 0.
+
+    By its series from 16 on, where the logarithms would cancel (1e-14 of the true value).
+
+    References:
+        Loader, Fast and Accurate Computation of Binomial Probabilities, 2000.
+    """
+    small, large = x.clamp_max(16), x.clamp_min(16)
+    direct = torch.lgamma(small + 1) - (small + 0.5) * small.log() + small - HALF_LOG_2PI
+    inverse = 1 / large
+    square = inverse.square()
+    terms = 1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680))
+    return torch.where(x < 16, direct, inverse * terms)
+
+
+def gamma_half_step(x: Tensor) -> Tensor:
+    """Log Γ(x + ½) − log Γ(x) for x > 0: the difference without its large terms.
+
+    >>> gamma_half_step(torch.tensor([0.5, 1e6])).exp()
+    tensor([5.6419e-01, 1.0000e+03])
+    """
+    small, large = x.clamp_max(16), x.clamp_min(16)
+    direct = torch.lgamma(small + 0.5) - torch.lgamma(small)
+    inverse = 1 / large
+    square = inverse.square()
+    terms = 1 / 8 - square * (1 / 192 - square * (1 / 640 - square * (17 / 14336)))
+    return torch.where(x < 16, direct, 0.5 * large.log() - inverse * terms)
+
+
+def gamma_draw(shape: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """One draw of a gamma variable of rate 1 per element of ``shape``, by a private generator."""
+    return torch._standard_gamma(shape.detach(), generator=generator)
