@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,3 +57,29 @@ def gaussian_log_prob(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
 def integral(values: Tensor, grid: Tensor) -> float:
     """Trapezoidal integral over a one-dimensional grid."""
     return float(torch.trapezoid(values, grid).detach())
+
+
+def importance_bound(
+    num_samples: int, *, c: float, eta: float, log_tau: float, num_nodes: int = 60
+) -> float:
+    """L_K of `LinearGaussian` at other (c, η, log τ), by Gauss–Hermite quadrature over K draws."""
+    o = LinearGaussian()
+    nodes, masses = np.polynomial.hermite_e.hermegauss(num_nodes)
+    masses = masses / masses.sum()
+    z = eta + math.exp(log_tau) * nodes
+    log_joint = -0.5 * (z**2 + (o.x - c * z) ** 2 / o.s**2) - math.log(2 * math.pi * o.s)
+    log_weight = log_joint + 0.5 * nodes**2 + log_tau + 0.5 * math.log(2 * math.pi)
+    total, mass = np.exp(log_weight), masses
+    for _ in range(num_samples - 1):  # one more axis of the grid for each further draw
+        total = total[..., None] + np.exp(log_weight)
+        mass = mass[..., None] * masses
+    return float((mass * np.log(total / num_samples)).sum())
+
+
+def importance_slope(num_samples: int, name: str, **at: float) -> float:
+    """∂ L_K / ∂ ``name`` by central differences of `importance_bound`."""
+    step = 1e-4
+    above, below = (
+        importance_bound(num_samples, **{**at, name: at[name] + h}) for h in (step, -step)
+    )
+    return (above - below) / (2 * step)

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from lowerbound.errors import InputError, printable, refuse
 from lowerbound.files import MAX_TEXT_BYTES
@@ -19,7 +19,17 @@ __all__ = ["RunConfig", "TrainingConfig", "load_config", "nearest", "validated"]
 
 DEFAULT_STEPS = 5_000
 DEFAULT_EPOCHS = 300
+DEFAULT_IMPORTANCE_SAMPLES = 8
 T = TypeVar("T")
+Objective = Literal["elbo", "iwae", "stl", "dreg", "miwae", "piwae", "ciwae", "prior-monte-carlo"]
+DIALS: dict[str, tuple[Objective, ...]] = {
+    "beta": ("elbo",),
+    "beta_warmup": ("elbo",),
+    "free_bits": ("elbo",),
+    "num_groups": ("miwae", "piwae"),
+    "mix": ("ciwae",),
+}
+"""Options that only some objectives read; for the others they stay at their default."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +44,20 @@ class TrainingConfig:
     """Length of the run in minutes of training and validation."""
     seed: int = 0
     """Everything random in training follows from it."""
-    objective: Literal["elbo"] = "elbo"
-    """What is maximised."""
-    num_samples: int = 1
-    """Monte Carlo samples per example and step."""
+    objective: Objective = "elbo"
+    """What is maximised: the bound, or a tighter one by importance weights."""
+    num_samples: int | None = None
+    """Samples per example and step: 1 for the elbo, K = 8 for the other objectives unless said."""
+    num_groups: int = 1
+    """Groups into which miwae and piwae divide the samples; with 1 they are iwae."""
+    mix: float = 0.0
+    """Share of the elbo in ciwae; with 0 it is iwae."""
     beta: float = 1.0
-    """Factor of the KL term in training; the reported bound never has it."""
+    """Factor of the KL term in the elbo; the reported bound never has it."""
     beta_warmup: float = 0.0
     """Share of the run over which beta rises from 0."""
     free_bits: float = 0.0
-    """Nats per latent dimension that cost nothing in training."""
+    """Nats per latent dimension that cost nothing in the elbo."""
     batch_size: int = 512
     """Examples per step."""
     learning_rate: float = 3e-3
@@ -74,17 +88,19 @@ class TrainingConfig:
             raise InputError(f"'{given[0]}' and '{given[1]}' exclude each other; give one length")
         for name in given:
             _check(self, name, "above 0", lambda v: v > 0)
-        for name in ("num_samples", "batch_size", "validations", "patience"):
+        if self.num_samples is not None:
+            _check(self, "num_samples", "at least 1", lambda v: v >= 1)
+        for name in ("num_groups", "batch_size", "validations", "patience"):
             _check(self, name, "at least 1", lambda v: v >= 1)
         for name in ("beta", "free_bits", "weight_decay"):
             _check(self, name, "0 or more", lambda v: v >= 0)
         for name in ("learning_rate", "clip"):
             _check(self, name, "above 0", lambda v: v > 0)
-        for name in ("beta_warmup", "warmup"):
+        for name in ("beta_warmup", "warmup", "mix"):
             _check(self, name, "from 0 to 1", lambda v: 0 <= v <= 1)
         _check(self, "average", "from 0 to below 1", lambda v: 0 <= v < 1)
         _check(self, "seed", "0 or more", lambda v: v >= 0)
-        _check(self, "objective", "elbo", lambda v: v == "elbo")
+        _check_objective(self)
         _check(
             self,
             "precision",
@@ -94,12 +110,35 @@ class TrainingConfig:
         if self.devices != 1:
             raise refuse("devices", "1 in this version", self.devices)
 
+    @property
+    def samples(self) -> int:
+        """``num_samples``, or what the objective asks for: of one sample L_K is the elbo."""
+        if self.num_samples is not None:
+            return self.num_samples
+        return 1 if self.objective == "elbo" else DEFAULT_IMPORTANCE_SAMPLES
+
 
 def _check(config: Any, name: str, required: str, holds: Any) -> None:
     value = getattr(config, name)
     # NaN fails every comparison, which is what we want of it.
     if not holds(value):
         raise refuse(name, required, value)
+
+
+def _check_objective(config: TrainingConfig) -> None:
+    """A known objective, with no dials but its own, whose groups divide the samples."""
+    objective, known = config.objective, get_args(Objective)
+    if objective not in known:
+        remedy = nearest(str(objective), known)
+        raise refuse("objective", f"one of {', '.join(known)}", objective, remedy)
+    for dial, owners in DIALS.items():
+        value, default = getattr(config, dial), getattr(TrainingConfig, dial)
+        if objective not in owners and value != default:
+            remedy = f"it belongs to {' and '.join(owners)}"
+            raise refuse(dial, f"{default:g} for the objective {objective}", value, remedy)
+    if config.samples % config.num_groups:
+        required = f"a divisor of the {config.samples} samples"
+        raise refuse("num_groups", required, config.num_groups)
 
 
 @dataclass(frozen=True)
@@ -115,7 +154,8 @@ class RunConfig(TrainingConfig):
     labels: str | None = None
     """Column of a table, or array of an npz file, that holds the labels."""
     support: str | None = None
-    """What values the data take: binary, discrete:LEVELS or real; detected unless said."""
+    """What values the data take: binary, discrete:LEVELS, counts, real, unit, or product:… with
+    one of them per column; detected unless said."""
     on_bad: Literal["error", "skip"] = "error"
     """What to do with images that cannot be read."""
     data_seed: int = 0

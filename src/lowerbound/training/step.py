@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lowerbound.config import TrainingConfig
 from lowerbound.models import Model
-from lowerbound.objectives import OBJECTIVES, Bound, Noise, Weights
+from lowerbound.objectives import IMPORTANCE_WEIGHTED, OBJECTIVES, Bound, Noise, Weights
 
 __all__ = ["Step", "resolve_device", "resolve_precision"]
 
@@ -61,11 +61,21 @@ class Step(nn.Module):
         self.model, self.config, self.precision = model, config, precision
         self.objective = OBJECTIVES[config.objective]
 
+    @property
+    def importance(self) -> bool:
+        """Whether L_K is climbed and not L_1: what validation should then follow too."""
+        return self.config.objective in IMPORTANCE_WEIGHTED
+
     def weights(self, progress: float) -> Weights:
         """The dials of the objective at ``progress`` in [0, 1]: pure functions of it."""
         warm = self.config.beta_warmup
         ramp = min(1.0, progress / warm) if warm > 0 else 1.0
-        return Weights(beta=self.config.beta * ramp, free_bits=self.config.free_bits)
+        return Weights(
+            beta=self.config.beta * ramp,
+            free_bits=self.config.free_bits,
+            num_groups=self.config.num_groups,
+            mix=self.config.mix,
+        )
 
     def forward(
         self, x: Tensor, context: Tensor | None, noise: Noise, progress: float
@@ -75,6 +85,6 @@ class Step(nn.Module):
         autocast = torch.autocast(x.device.type, dtype=torch.bfloat16) if half else None
         with autocast or contextlib.nullcontext():
             loss, bound = self.objective(
-                self.model, x, context, noise, self.config.num_samples, self.weights(progress)
+                self.model, x, context, noise, self.config.samples, self.weights(progress)
             )
         return loss, bound
