@@ -12,6 +12,7 @@ from torch import Tensor
 from lowerbound import plots
 from lowerbound.data import Source
 from lowerbound.evaluation import latent_means
+from lowerbound.files import load_json
 from lowerbound.generation import decode_plane, draw, interpolate, reconstruct
 from lowerbound.models import Model, ProbabilisticPCA
 
@@ -35,7 +36,7 @@ def draw_pictures(
     Args:
         model: trained, in eval mode.
         source: its data; examples come from the test split.
-        folder: the run folder.
+        folder: the run folder; its evaluation.json, where it has one, is drawn too.
         rows: of metrics.jsonl; empty for models that are fitted in closed form.
         method: how more than two latents become a plane, ``"pca"`` or ``"tsne"``.
     """
@@ -43,9 +44,10 @@ def draw_pictures(
     some = source.train[slice(0, 5000)][0]
     is_image = len(source.event_shape) == 3
     num = NUM_DRAWS if is_image else 2000
-    draws, means = draw(model, num), draw(model, num, mean=True)
-    figure = plots.samples_figure(draws, means, support, source.event_shape, some, names)
-    plots.save_figure(figure, folder / "samples.png")
+    if model.can_sample:
+        draws, means = draw(model, num), draw(model, num, mean=True)
+        figure = plots.samples_figure(draws, means, support, source.event_shape, some, names)
+        plots.save_figure(figure, folder / "samples.png")
     if model.has_encoder:
         x = source.test[slice(0, 20 if is_image else 1000)][0]
         figure = plots.reconstructions_figure(x, reconstruct(model, x), support, names)
@@ -56,12 +58,16 @@ def draw_pictures(
         start, end = source.test[slice(0, half)][0], source.test[slice(half, 2 * half)][0]
         figure = plots.interpolations_figure(interpolate(model, start, end), support, names)
         plots.save_figure(figure, folder / "interpolations.png")
-    if getattr(model, "latent_dim", None) == 2:
+    if model.can_sample and getattr(model, "latent_dim", None) == 2:  # by quantiles of the prior
         decoded, quantiles = decode_plane(model, 21 if is_image else 41)
         figure = plots.plane_figure(decoded, support, quantiles)
         plots.save_figure(figure, folder / "plane.png")
     if plots.has_curve(rows):
         plots.save_figure(plots.training_figure(rows), folder / "training.png")
+    judged = folder / "evaluation.json"
+    if judged.is_file() and plots.has_decomposition(evaluation := load_json(judged)):
+        figure = plots.decomposition_figure(evaluation)
+        plots.save_figure(figure, folder / "decomposition.png")
 
 
 def latents_picture(model: Model, source: Source, method: str = "pca") -> Any:

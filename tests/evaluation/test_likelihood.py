@@ -11,8 +11,7 @@ from lowerbound.build import create_model
 from lowerbound.data import Rows, make_source
 from lowerbound.distributions import Real
 from lowerbound.errors import DivergedError, InputError
-from lowerbound.evaluation import evaluate, latent_means, log_likelihood, num_active_units
-from lowerbound.evaluation import likelihood as module
+from lowerbound.evaluation import base, evaluate, latent_means, log_likelihood
 from lowerbound.evaluation.judging import scores
 from lowerbound.models import VAE
 
@@ -32,7 +31,7 @@ def test_exactly_k_samples_are_drawn(model, digits, monkeypatch):
         return real(self, x, num_samples, context, noise=noise)
 
     monkeypatch.setattr(VAE, "log_weight", counted)
-    monkeypatch.setattr(module, "DECODED_NUMBERS_AT_ONCE", 64 * 100)
+    monkeypatch.setattr(base, "NUMBERS_AT_ONCE", {"cpu": 512 * 100})
     for k in (1, 99, 100, 101, 250):
         drawn.clear()
         log_likelihood(model, digits.test.x[:7], num_samples=k)
@@ -53,11 +52,16 @@ def test_the_estimate_is_the_log_of_the_mean_weight(model, digits):
 
 @pytest.mark.parametrize("at_once", [7, 120, 10_000])
 def test_how_rows_are_batched_changes_nothing(model, digits, monkeypatch, at_once):
-    monkeypatch.setattr(module, "DECODED_NUMBERS_AT_ONCE", 64 * at_once)
+    monkeypatch.setattr(base, "NUMBERS_AT_ONCE", {"cpu": 512 * at_once})
     x = digits.test.x[:6]
     whole = log_likelihood(model, x, num_samples=50).value
     few = log_likelihood(model, x[:2], num_samples=50).value
     torch.testing.assert_close(whole[:2], few, rtol=1e-5, atol=1e-5)
+
+
+def test_another_seed_draws_other_samples(model, digits):
+    a, b = (log_likelihood(model, digits.test.x[:4], num_samples=5, seed=s) for s in (0, 1))
+    assert (a.value != b.value).all()
 
 
 def test_the_bound_has_a_monte_carlo_error_that_covers_it(model, digits):
@@ -125,12 +129,6 @@ def test_data_that_fill_fewer_dimensions_than_latents_have_no_baseline():
     assert "at its floor" in ppca.notes()[0]
 
 
-def test_active_units_are_those_whose_mean_varies():
-    means = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0))
-    means *= torch.tensor([1.0, 0.2, 0.05, 0.0])  # variances 1, 0.04, 0.0025, 0
-    assert num_active_units(means) == 2
-
-
 def test_latent_means_keep_the_order_of_the_rows(model, digits):
     means = latent_means(model, digits.test, 20)
     torch.testing.assert_close(means, model.encode(digits.test.x[:20]).mean.detach())
@@ -168,3 +166,66 @@ def test_nats_follow_the_unit_of_the_data():
 def test_no_samples_are_refused(model, digits):
     with pytest.raises(InputError, match="'num_samples' must be at least 1, got 0"):
         log_likelihood(model, digits.test.x[:2], num_samples=0)
+
+
+def test_judged_numbers_are_never_computed_in_half_precision(model, digits):
+    import copy
+
+    from lowerbound.evaluation import Judge, annealed_importance_sampling, prior_monte_carlo
+
+    x, judge = digits.test.x[:4], Judge(digits.validation, torch.device("cpu"), 20)
+    numbers = {
+        "log_likelihood": lambda m: log_likelihood(m, x, num_samples=20).value,
+        "prior": lambda m: prior_monte_carlo(m, x, num_samples=20).value,
+        "ais": lambda m: annealed_importance_sampling(m, x, num_steps=2, num_chains=64).value,
+        "scores": lambda m: scores(m, x, 2)[0],
+        "judge": lambda m: torch.tensor(judge(m)["bound"]),
+        "means": lambda m: latent_means(m, digits.test, 5),
+    }
+    half = copy.deepcopy(model).bfloat16()
+    for name, number in numbers.items():
+        expected = number(model)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(number(model), expected), name
+        with pytest.raises(
+            InputError, match="'model' must be in float32 or float64, got bfloat16"
+        ):
+            number(half)
+
+
+def test_a_failure_leaves_the_mode_of_the_model_alone(model, digits, monkeypatch):
+    def failing(*args, **kwargs):
+        raise RuntimeError("no")
+
+    model.train()
+    monkeypatch.setattr(VAE, "log_weight", failing)
+    with pytest.raises(RuntimeError, match="no"):
+        log_likelihood(model, digits.test.x[:2], num_samples=3)
+    assert model.training
+    model.eval()
+
+
+def test_samples_of_a_small_event_do_not_pile_up_in_wide_layers():
+    """Two numbers per example, 512 hidden units: the block is bounded by the latter."""
+    model = create_model("vae", (2,), support=Real(), latent_dim=2)
+    assert base.decoded_at_once(model) * 512 <= base.NUMBERS_AT_ONCE["cpu"]
+
+
+@pytest.mark.nightly
+def test_a_hundred_thousand_samples_need_less_than_a_gigabyte():
+    import subprocess
+    import sys
+
+    code = """
+import resource, torch
+from lowerbound.build import create_model
+from lowerbound.distributions import Binary
+from lowerbound.evaluation import log_likelihood
+torch.set_num_threads(1)
+options = dict(network="mlp", latent_dim=20, width=400, depth=0)
+model = create_model("vae", (1, 28, 28), support=Binary(), **options)
+log_likelihood(model, torch.ones(2, 1, 28, 28), num_samples=100_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # kilobytes
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1e6

@@ -1,4 +1,8 @@
-"""One number and what stands beside it: evaluation.json."""
+"""One number and what stands beside it: evaluation.json.
+
+Three estimators of log p(x), side by side, so that a reader sees why the encoder is there: prior
+Monte Carlo, the ELBO, and L_K; their decomposition log p = ELBO + gap; and what the latents do.
+"""
 
 from __future__ import annotations
 
@@ -9,62 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowerbound._random import permutation
 from lowerbound._shapes import num_elements
 from lowerbound.data import InMemorySplit, Source
 from lowerbound.errors import DivergedError, InputError
-from lowerbound.evaluation.latents import latent_means, num_active_units
+from lowerbound.evaluation.ais import annealed_importance_sampling
+from lowerbound.evaluation.base import LogLikelihood, blocks, judging, standard_error
+from lowerbound.evaluation.diagnosis import diagnosis
+from lowerbound.evaluation.judge import BATCH, subset
+from lowerbound.evaluation.latents import are_active, latent_means, mutual_information
 from lowerbound.evaluation.likelihood import log_likelihood
+from lowerbound.evaluation.prior import has_prior, prior_monte_carlo
 from lowerbound.files import FORMAT_VERSION
 from lowerbound.models import Model, ProbabilisticPCA
 
-__all__ = ["Judge", "evaluate", "scores"]
+__all__ = ["evaluate", "scores"]
 
-BATCH = 500
 BOUND_SAMPLES = 16
 LARGEST_FOR_PPCA = 4096
+AIS_ROWS = 100
 
 
-def _subset(split: InMemorySplit, max_rows: int | None) -> InMemorySplit:
-    """At most ``max_rows`` rows, seeded, in order."""
-    if max_rows is None or len(split) <= max_rows:
-        return split
-    rows = permutation(len(split), "judged rows", 0)[:max_rows].sort().values
-    x, labels = split[rows]
-    return InMemorySplit(x, labels)
-
-
-class Judge:
-    """The unweighted bound on a split, one sample per example, with noise that never changes.
-
-    Args:
-        split: what is judged, usually the validation set.
-        device: where.
-        max_rows: at most so many seeded rows.
-    """
-
-    def __init__(self, split: InMemorySplit, device: torch.device, max_rows: int) -> None:
-        self.split = _subset(split, max_rows).to(device)
-        self.noise: dict[str, Tensor] | None = None
-
-    @torch.no_grad()
-    def __call__(self, model: Model) -> dict[str, float]:
-        """Means over the split: bound and terms in nats, and bits_per_dim."""
-        if self.noise is None:
-            self.noise = model.judging_noise(range(len(self.split)))
-        sums: dict[str, Tensor] = {}
-        for first in range(0, len(self.split), BATCH):
-            rows = slice(first, first + BATCH)
-            noise = {name: tensor[:, rows] for name, tensor in self.noise.items()}
-            bound = model.bound(self.split[rows][0], noise=noise)
-            for name, term in {"bound": bound.value, **bound.terms()}.items():
-                sums[name] = sums.get(name, 0) + term.double().sum()
-        means = {name: float(total) / len(self.split) for name, total in sums.items()}
-        scale = num_elements(model.event_shape) * math.log(2)
-        return means | {"bits_per_dim": -means["bound"] / scale}
-
-
-@torch.no_grad()
 def evaluate(
     model: Model,
     source: Source,
@@ -73,6 +41,8 @@ def evaluate(
     num_samples: int = 1000,
     max_rows: int | None = None,
     baselines: bool = True,
+    ais: int = 0,
+    ais_chains: int = 16,
 ) -> dict[str, Any]:
     """Judge a model on a split of a source.
 
@@ -80,23 +50,40 @@ def evaluate(
         model: in its units: the source must have the model's shape and support.
         source: the data; baselines are fitted on its training split.
         split: train, validation or test.
-        num_samples: K importance samples per example for the log-likelihood.
+        num_samples: K importance samples per example for the log-likelihood, and as many draws
+            from the prior for prior Monte Carlo.
         max_rows: judge at most so many seeded rows; None for all.
         baselines: put probabilistic PCA with as many latents beside it.
+        ais: steps of annealed importance sampling on 100 seeded rows; 0 for none.
+        ais_chains: its chains per example.
 
     Returns:
         What evaluation.json holds: nats per example, averaged over examples, with standard
         errors over examples; None where a thing does not exist for the model.
 
     Raises:
-        InputError: data of another shape or support.
+        InputError: data of another shape or support, or annealing a model without such a latent.
+        DivergedError: the bound is not finite.
     """
     started = time.perf_counter()
-    data = _subset(source.split(split), max_rows)
+    data = subset(source.split(split), max_rows)
     model.check(data.x, source.name)
-    model.eval()
-    num_dims = num_elements(model.event_shape)
-    result: dict[str, Any] = {
+    with judging(model):
+        result = _identity(model, source, split, data) | _nats(model, data, num_samples)
+        result |= _latents(model, data)
+        active = result.pop("active")
+        result["diagnosis"] = diagnosis(result, active)
+        if ais:
+            result["ais"] = _annealed(model, data, ais, ais_chains, num_samples)
+        result["baselines"] = _baselines(model, source, data) if baselines else {}
+    result["notes"] = [*model.notes(), *source.warnings]
+    result["seconds"] = time.perf_counter() - started
+    return result
+
+
+def _identity(model: Model, source: Source, split: str, data: InMemorySplit) -> dict[str, Any]:
+    """What was judged, on what."""
+    return {
         "format_version": FORMAT_VERSION,
         "model": model.name,
         "data": source.name,
@@ -106,101 +93,120 @@ def evaluate(
         "num_examples": len(data),
         "unit": "nats/example",
         "parameters": model.num_parameters,
-        "bound": None,
-        "log_likelihood": None,
-        "gap": None,
-        "bits_per_dim": None,
     }
-    if model.is_likelihood:
-        result["bound"] = _bound(model, data, min(num_samples, BOUND_SAMPLES))
-        bound = result["bound"]["value"]
-        if not math.isfinite(bound):
-            raise DivergedError(
-                f"the bound of this model on {split} examples is not finite: its training "
-                "diverged; train again with a lower --learning-rate"
-            )
-        result["log_likelihood"] = _log_likelihood(model, data, num_samples)
-        if num_samples > 1:  # of one sample each, the difference is noise around zero
-            result["gap"] = result["log_likelihood"]["value"] - bound
-        result["bits_per_dim"] = -bound / (num_dims * math.log(2))
-    else:
-        result["reason"] = "not a likelihood"
-    result |= _latents(model, data)
-    result["baselines"] = _baselines(model, source, data) if baselines else {}
-    result["notes"] = [*model.notes(), *source.warnings]
-    result["seconds"] = time.perf_counter() - started
+
+
+def _nats(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any]:
+    """The estimators of log p(x) and their decomposition, or why there are none."""
+    names = ("prior_monte_carlo", "bound", "log_likelihood", "gap", "bits_per_dim")
+    result: dict[str, Any] = dict.fromkeys((*names, "rate_per_latent"))
+    if not model.is_likelihood:
+        return result | {"reason": "not a likelihood"}
+    result |= _bound(model, data, min(num_samples, BOUND_SAMPLES))
+    bound = result["bound"]["value"]
+    if not math.isfinite(bound):
+        raise DivergedError(
+            "the bound of this model on these examples is not finite: its training diverged; "
+            "train again with a lower --learning-rate"
+        )
+    estimate = log_likelihood(model, data.x, num_samples=num_samples)
+    result["log_likelihood"] = _summary(estimate, None if model.closed_form else num_samples)
+    result["log_likelihood"]["kind"] = model.evidence_kind
+    if has_prior(model):
+        estimate = prior_monte_carlo(model, data.x, num_samples=num_samples)
+        result["prior_monte_carlo"] = _summary(estimate, num_samples)
+    if num_samples > 1:  # of one sample each, the difference is noise around zero
+        result["gap"] = result["log_likelihood"]["value"] - bound
+    result["bits_per_dim"] = -bound / (num_elements(model.event_shape) * math.log(2))
     return result
 
 
-def _bound(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any]:
-    """The bound by ``num_samples`` single-sample estimates per example, with both errors."""
-    device = model.calibrated.device
-    values, terms = [], []
-    for first in range(0, len(data), BATCH):
-        x = data[slice(first, first + BATCH)][0].to(device)
-        noise = model.judging_noise(range(first, first + len(x)), num_samples)
-        bounds = [
-            model.bound(x, noise={name: t[k : k + 1] for name, t in noise.items()})
-            for k in range(num_samples)
-        ]
-        values.append(torch.stack([b.value.double() for b in bounds]).cpu())
-        names = list(bounds[0].terms())
-        terms.append(
-            torch.stack(
-                [torch.stack([b.terms()[n].double() for b in bounds]) for n in names]
-            ).cpu()
-        )
-    value, term = torch.cat(values, 1), torch.cat(terms, 2)  # (M, N), (terms, M, N)
-    n = value.shape[1]
-    monte_carlo = float((value.var(0).sum() / num_samples).sqrt() / n) if num_samples > 1 else None
-    per_example = value.mean(0)
-    return {
-        "value": float(per_example.mean()),
-        "standard_error": _standard_error(per_example),
-        "monte_carlo_error": monte_carlo,
-        "terms": {name: float(t) for name, t in zip(names, term.mean((1, 2)), strict=True)},
-    }
-
-
-def _log_likelihood(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any]:
-    estimate = log_likelihood(model, data.x, num_samples=num_samples)
+def _summary(estimate: LogLikelihood, num_samples: int | None) -> dict[str, Any]:
+    """Means over examples; without a number of samples nothing was drawn."""
     size = float(estimate.effective_sample_size.mean())
     return {
         "value": float(estimate.value.mean()),
-        "standard_error": _standard_error(estimate.value),
-        "num_samples": None if model.closed_form else num_samples,
-        "effective_sample_size": None if model.closed_form else size,
-        "kind": model.evidence_kind,
+        "standard_error": standard_error(estimate.value),
+        "num_samples": num_samples,
+        "effective_sample_size": None if num_samples is None else size,
     }
 
 
-def _standard_error(values: Tensor) -> float | None:
-    """Of the mean over examples; None where there is one example."""
-    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
+def _bound(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any]:
+    """The bound by ``num_samples`` estimates of one sample each, and the rate per latent."""
+    device = model.calibrated.device
+    values, sums, details = [], dict[str, float](), dict[str, Tensor]()
+    for rows in blocks(len(data), BATCH):
+        x = data[rows][0].to(device)
+        noise = model.judging_noise(range(rows.start, rows.stop), num_samples)
+        total = torch.zeros(num_samples, len(x), dtype=torch.float64)
+        for k in range(num_samples):
+            bound = model.bound(x, noise={name: t[k : k + 1] for name, t in noise.items()})
+            total[k] = bound.value.double().cpu()
+            for name, term in bound.terms().items():
+                sums[name] = sums.get(name, 0.0) + float(term.double().sum())
+            for name, part in bound.details.items():
+                details[name] = details.get(name, 0) + part.double().sum(0).cpu()
+        values.append(total)
+    value, count = torch.cat(values, 1), num_samples * len(data)  # (M, N)
+    spread = (value.var(0).sum() / num_samples).sqrt() / len(data) if num_samples > 1 else None
+    bound_of_all = {
+        "value": float(value.mean()),
+        "standard_error": standard_error(value.mean(0)),
+        "monte_carlo_error": None if spread is None else float(spread),
+        "terms": {name: total / count for name, total in sums.items()},
+    }
+    per_latent = [float(rate) / count for part in details.values() for rate in part]
+    return {"bound": bound_of_all, "rate_per_latent": per_latent or None}
+
+
+def _annealed(
+    model: Model, data: InMemorySplit, num_steps: int, num_chains: int, num_samples: int
+) -> dict[str, Any]:
+    """Annealed importance sampling on some rows, beside L_K on the same ones."""
+    some = subset(data, AIS_ROWS)
+    estimate = annealed_importance_sampling(
+        model, some.x, num_steps=num_steps, num_chains=num_chains
+    )
+    same = log_likelihood(model, some.x, num_samples=num_samples).value
+    return {
+        "value": float(estimate.value.mean()),
+        "standard_error": standard_error(estimate.value),
+        "effective_sample_size": float(estimate.effective_sample_size.mean()),
+        "num_steps": num_steps,
+        "num_chains": num_chains,
+        "num_examples": len(some),
+        "log_likelihood": float(same.mean()),
+    }
 
 
 def _latents(model: Model, data: InMemorySplit) -> dict[str, Any]:
-    """Reconstruction error and active units, where there is an encoder."""
+    """Reconstruction error and what the latents carry, where there is an encoder."""
+    names = ("reconstruction_mse", "active_units", "latent_dim", "mutual_information", "active")
     if not model.has_encoder:
-        return {"reconstruction_mse": None, "active_units": None, "latent_dim": None}
+        return dict.fromkeys(names)
     device = model.calibrated.device
     means = latent_means(model, data)
     total = 0.0
-    for first in range(0, len(data), BATCH):
-        x = data[slice(first, first + BATCH)][0].to(device)
-        decoded = model.decode(means[first : first + BATCH].to(device)).mean
-        total += float((decoded - x).double().square().sum())
+    for rows in blocks(len(data), BATCH):
+        decoded = model.decode(means[rows].to(device)).mean
+        total += float((decoded - data[rows][0].to(device)).double().square().sum())
+    active = are_active(means)
     return {
         "reconstruction_mse": total / (len(data) * num_elements(model.event_shape)),
-        "active_units": num_active_units(means),
+        "active_units": int(active.sum()),
         "latent_dim": means.shape[1],
+        "mutual_information": mutual_information(model, data),
+        "active": active,
     }
 
 
 def _baselines(model: Model, source: Source, data: InMemorySplit) -> dict[str, Any]:
     """Probabilistic PCA with as many latents, where the data give it a sigma of its own."""
     size, k = num_elements(model.event_shape), getattr(model, "latent_dim", None)
-    if k is None or size < 2 or size > LARGEST_FOR_PPCA or isinstance(model, ProbabilisticPCA):
+    if not model.is_likelihood or isinstance(model, ProbabilisticPCA):
+        return {}
+    if k is None or size < 2 or size > LARGEST_FOR_PPCA:
         return {}
     ppca = ProbabilisticPCA(model.event_shape, model.support, min(k, size - 1))
     ppca.fit_exactly(source)
@@ -211,7 +217,6 @@ def _baselines(model: Model, source: Source, data: InMemorySplit) -> dict[str, A
     return {"ppca": {"log_likelihood": value, "kind": kind, "latent_dim": k}}
 
 
-@torch.no_grad()
 def scores(model: Model, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
     """The bound of each example: nats (N,) and bits/dim (N,), float64.
 
@@ -221,10 +226,11 @@ def scores(model: Model, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
     if not model.is_likelihood:
         raise InputError(f"a model of kind '{model.name}' is not a likelihood and scores nothing")
     parts = []
-    for first in range(0, len(x), BATCH):
-        rows = x[first : first + BATCH].to(model.calibrated.device)
-        noise = model.judging_noise(range(first, first + len(rows)), num_samples)
-        bound = model.bound(rows, num_samples=num_samples, noise=noise)
-        parts.append(bound.value.double().cpu())
+    with judging(model):
+        for rows in blocks(len(x), max(1, BATCH // num_samples)):
+            noise = model.judging_noise(range(rows.start, rows.stop), num_samples)
+            some = x[rows].to(model.calibrated.device)
+            bound = model.bound(some, num_samples=num_samples, noise=noise)
+            parts.append(bound.value.double().cpu())
     nats = torch.cat(parts)
     return nats, -nats / (num_elements(model.event_shape) * math.log(2))

@@ -11,40 +11,19 @@ References:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from lowerbound._random import generator_for
-from lowerbound._shapes import num_elements
 from lowerbound.errors import refuse
+from lowerbound.evaluation.base import LogLikelihood, RunningMean, blocks, decoded_at_once, judging
 from lowerbound.models import Model, concatenate_noise
 
-__all__ = ["LogLikelihood", "log_likelihood"]
-
-DECODED_NUMBERS_AT_ONCE = 2**21
+__all__ = ["exact_log_likelihood", "join", "log_likelihood"]
 
 
-@dataclass(frozen=True)
-class LogLikelihood:
-    """Estimates of log p(x), per example.
-
-    Args:
-        value: log of the mean weight, (B,), nats; its expectation is a lower bound.
-        standard_error: of ``value`` over the samples, by the delta method, (B,), nats; NaN for one
-            sample. It cannot exceed 1, and says little where the effective sample size is near 1.
-        effective_sample_size: (Σ w)² / Σ w², (B,), between 1 and K.
-    """
-
-    value: Tensor
-    standard_error: Tensor
-    effective_sample_size: Tensor
-
-
-@torch.no_grad()
 def log_likelihood(
     model: Model,
     x: Tensor,
@@ -66,62 +45,53 @@ def log_likelihood(
         A `LogLikelihood` of (B,) tensors in nats on the CPU, float64.
 
     Raises:
-        InputError: K below 1, examples that do not fit, or a model without weights.
+        InputError: K below 1, examples that do not fit, a model in half precision or without
+            weights.
     """
     if num_samples < 1:
         raise refuse("num_samples", "at least 1", num_samples)
     model.check(x)
-    device, was_training = model.calibrated.device, model.training
-    model.eval()
-    parts = [torch.empty(3, 0, dtype=torch.float64)]
-    if model.closed_form:
-        for rows in _blocks(len(x), 512):
+    with judging(model):
+        if model.closed_form:
+            return exact_log_likelihood(model, x, num_samples, context)
+        parts, device = [], model.calibrated.device
+        for rows in blocks(len(x), max(1, decoded_at_once(model) // num_samples)):
             given = None if context is None else context[rows].to(device)
-            value = model.bound(x[rows].to(device), given).value.double().cpu()
-            full = torch.full_like(value, num_samples)
-            parts.append(torch.stack([value, torch.zeros_like(value), full]))  # nothing is drawn
-    else:
-        at_once = max(1, DECODED_NUMBERS_AT_ONCE // num_elements(model.event_shape))
-        for rows in _blocks(len(x), max(1, at_once // num_samples)):
-            given = None if context is None else context[rows].to(device)
-            parts.append(
-                _judged(model, x[rows].to(device), given, rows, num_samples, seed, at_once)
-            )
-    model.train(was_training)
-    value, error, size = torch.cat(parts, dim=1)
-    return LogLikelihood(value, error, size)
+            parts.append(_judged(model, x[rows].to(device), given, rows, num_samples, seed))
+        return join(parts)
 
 
-def _blocks(total: int, size: int) -> Iterator[slice]:
-    for first in range(0, total, size):
-        yield slice(first, min(first + size, total))
+def exact_log_likelihood(
+    model: Model, x: Tensor, num_samples: int = 1, context: Tensor | None = None
+) -> LogLikelihood:
+    """The bound of a model that has it in closed form: nothing is drawn, nothing is uncertain."""
+    device, parts = model.calibrated.device, []
+    for rows in blocks(len(x), 512):
+        given = None if context is None else context[rows].to(device)
+        value = model.bound(x[rows].to(device), given).value.double().cpu()
+        full = torch.full_like(value, num_samples)
+        parts.append(LogLikelihood(value, torch.zeros_like(value), full))
+    return join(parts)
+
+
+def join(parts: Sequence[LogLikelihood]) -> LogLikelihood:
+    """Estimates of blocks of examples as one."""
+    none = torch.empty(0, dtype=torch.float64)
+    names = ("value", "standard_error", "effective_sample_size")
+    return LogLikelihood(*(torch.cat([none, *(getattr(p, n) for p in parts)]) for n in names))
 
 
 def _judged(
-    model: Model,
-    x: Tensor,
-    context: Tensor | None,
-    rows: slice,
-    num_samples: int,
-    seed: int,
-    at_once: int,
-) -> Tensor:
-    """Value, standard error and effective sample size of a block of rows: (3, B), float64."""
+    model: Model, x: Tensor, context: Tensor | None, rows: slice, num_samples: int, seed: int
+) -> LogLikelihood:
+    """The estimate of a block of rows."""
     device = model.calibrated.device
     generators = [
         generator_for("judge", seed, row, device=device) for row in range(rows.start, rows.stop)
     ]
-    # Running log Σ w and log Σ w²: the streamed form of a log-sum-exp.
-    log_sum = torch.full((2, len(x)), -math.inf, dtype=torch.float64, device=device)
-    for block in _blocks(num_samples, max(1, at_once // len(x))):
+    mean = RunningMean(len(x), device)
+    for block in blocks(num_samples, max(1, decoded_at_once(model) // len(x))):
         size = block.stop - block.start
         noise = concatenate_noise([model.noise(1, size, g) for g in generators])
-        log_weight = model.log_weight(x, size, context, noise=noise).double()
-        both = torch.stack([log_weight.logsumexp(0), (2 * log_weight).logsumexp(0)])
-        log_sum = torch.logaddexp(log_sum, both)
-    log_ess = 2 * log_sum[0] - log_sum[1]
-    ess = log_ess.exp().clamp(1.0, num_samples)
-    error = (1 / ess - 1 / num_samples).clamp_min(0.0).sqrt()
-    if num_samples == 1:
-        error = torch.full_like(error, math.nan)
-    return torch.stack([log_sum[0] - math.log(num_samples), error, ess]).cpu()
+        mean.add(model.log_weight(x, size, context, noise=noise))
+    return mean.result(num_samples)

@@ -1,0 +1,143 @@
+"""What all judging shares: its conditions, its blocks, and means of weights in the log domain.
+
+A judged number is computed in eval mode, without gradients, in float32 or float64 whatever
+autocast the caller is in, and in blocks that bound the memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lowerbound._shapes import num_elements
+from lowerbound.errors import refuse
+from lowerbound.models import Model
+
+__all__ = [
+    "LogLikelihood",
+    "RunningMean",
+    "blocks",
+    "decoded_at_once",
+    "judging",
+    "paired_difference",
+    "standard_error",
+]
+
+NUMBERS_AT_ONCE = {"cpu": 2**20}  # 4 MB in float32: large products, still near the cache
+NUMBERS_ON_ACCELERATOR = 2**24
+SMALLEST_FOOTPRINT = 512  # numbers per sample that the hidden layers hold at least
+HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """Estimates of log p(x), per example.
+
+    Args:
+        value: log of the mean weight, (B,), nats; its expectation is a lower bound.
+        standard_error: of ``value`` over the samples, by the delta method, (B,), nats; NaN for one
+            sample. It cannot exceed 1, and says little where the effective sample size is near 1.
+        effective_sample_size: (Σ w)² / Σ w², (B,), between 1 and K.
+    """
+
+    value: Tensor
+    standard_error: Tensor
+    effective_sample_size: Tensor
+
+
+class RunningMean:
+    """The log of a mean of weights per example, streamed: only log Σ w and log Σ w² are kept.
+
+    Args:
+        size: number of examples B.
+        device: where the weights are.
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.log_sums = torch.full((2, size), -math.inf, dtype=torch.float64, device=device)
+
+    def add(self, log_weight: Tensor, rows: slice = slice(None)) -> None:
+        """Take in log-weights (K, B) of all examples, or (K, rows) of some."""
+        log_weight = log_weight.double()
+        new = torch.stack([log_weight.logsumexp(0), (2 * log_weight).logsumexp(0)])
+        self.log_sums[:, rows] = torch.logaddexp(self.log_sums[:, rows], new)
+
+    def result(self, num_samples: int) -> LogLikelihood:
+        """The estimate from ``num_samples`` weights of each example, on the CPU."""
+        log_sum, log_sum_of_squares = self.log_sums.cpu()
+        size = (2 * log_sum - log_sum_of_squares).exp().clamp(1.0, num_samples)
+        error = (1 / size - 1 / num_samples).clamp_min(0.0).sqrt()
+        if num_samples == 1:
+            error = torch.full_like(error, math.nan)
+        return LogLikelihood(log_sum - math.log(num_samples), error, size)
+
+
+@contextlib.contextmanager
+def judging(model: Model) -> Iterator[None]:
+    """Within it the model is in eval mode, and nothing is differentiated or rounded to halves.
+
+    Raises:
+        InputError: the model itself is in half precision.
+    """
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        if tensor.dtype in HALF:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise refuse("model", "in float32 or float64", kind, "call model.float() to judge it")
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(model.calibrated.device.type, enabled=False):
+            yield
+    finally:
+        model.train(was_training)
+
+
+def blocks(total: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of ``range(total)``, each of at most ``size``.
+
+    >>> list(blocks(5, 2))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    for first in range(0, total, size):
+        yield slice(first, min(first + size, total))
+
+
+def decoded_at_once(model: Model, footprint: int = SMALLEST_FOOTPRINT) -> int:
+    """How many latents to decode together: few enough for the cache, enough to keep it busy.
+
+    Args:
+        model: the shape of its events and its device decide.
+        footprint: numbers that one of them holds at least; 1 where nothing is decoded.
+    """
+    numbers = NUMBERS_AT_ONCE.get(model.calibrated.device.type, NUMBERS_ON_ACCELERATOR)
+    return max(1, numbers // max(num_elements(model.event_shape), footprint))
+
+
+def standard_error(values: Tensor) -> float | None:
+    """Of the mean over examples (N,); None where there is one example."""
+    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
+
+
+def paired_difference(a: Tensor, b: Tensor) -> tuple[float, float | None]:
+    """Mean of a − b over the same examples, and its standard error, in nats.
+
+    Two models find the same examples hard, so that the difference is known far better than either
+    mean: the error is that of the differences, example by example.
+
+    Args:
+        a: per-example values of one model (N,), nats.
+        b: those of another on the same examples in the same order, (N,).
+
+    Raises:
+        InputError: not the same number of examples, or none.
+    """
+    if a.ndim != 1 or a.shape != b.shape or not len(a):
+        raise refuse("b", f"values of the same {len(a)} examples", tuple(b.shape))
+    difference = a.double() - b.double()
+    return float(difference.mean()), standard_error(difference)

@@ -1,0 +1,92 @@
+"""The judge of a training: one number on the validation set, with noise that never changes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowerbound._random import permutation
+from lowerbound._shapes import num_elements
+from lowerbound.data import InMemorySplit
+from lowerbound.errors import refuse
+from lowerbound.evaluation.base import blocks, judging
+from lowerbound.evaluation.likelihood import log_likelihood
+from lowerbound.models import Model
+
+__all__ = ["BATCH", "Judge", "subset"]
+
+BATCH = 500
+
+
+def subset(split: InMemorySplit, max_rows: int | None) -> InMemorySplit:
+    """At most ``max_rows`` rows, seeded, in order."""
+    if max_rows is None or len(split) <= max_rows:
+        return split
+    rows = permutation(len(split), "judged rows", 0)[:max_rows].sort().values
+    x, labels = split[rows]
+    return InMemorySplit(x, labels)
+
+
+class Judge:
+    """The unweighted bound on a split, by example with the same noise at every call.
+
+    Args:
+        split: what is judged, usually the validation set.
+        device: where.
+        max_rows: at most so many seeded rows.
+        num_samples: draws per example.
+        importance: judge L_K, K = ``num_samples``, in place of the ELBO: what an
+            importance-weighted objective maximises. Its memory does not grow with K.
+    """
+
+    def __init__(
+        self,
+        split: InMemorySplit,
+        device: torch.device,
+        max_rows: int,
+        *,
+        num_samples: int = 1,
+        importance: bool = False,
+    ) -> None:
+        if num_samples < 1:
+            raise refuse("num_samples", "at least 1", num_samples)
+        self.split = subset(split, max_rows).to(device)
+        self.num_samples, self.importance = num_samples, importance
+        self.noise: dict[str, Tensor] | None = None
+
+    def __call__(self, model: Model) -> dict[str, Any]:
+        """Means over the split: the bound in nats, what it is made of, and bits_per_dim.
+
+        A model that is not a likelihood has neither, but the loss that its training minimises.
+        An ELBO comes with its terms. L_K is a logarithm of a mean and has none; it comes with the
+        effective sample size.
+        """
+        importance = self.importance and model.is_likelihood
+        means = self._importance(model) if importance else self._elbo(model)
+        if not model.is_likelihood:  # no nats: what training minimises, in its own unit
+            return {"bound": None, "loss": -means["bound"], "bits_per_dim": None}
+        scale = num_elements(model.event_shape) * math.log(2)
+        return {**means, "bits_per_dim": -means["bound"] / scale}
+
+    def _elbo(self, model: Model) -> dict[str, float]:
+        if self.noise is None:
+            self.noise = model.judging_noise(range(len(self.split)), self.num_samples)
+        sums: dict[str, Tensor] = {}
+        with judging(model):
+            for rows in blocks(len(self.split), max(1, BATCH // self.num_samples)):
+                noise = {name: tensor[:, rows] for name, tensor in self.noise.items()}
+                x = self.split[rows][0]
+                bound = model.bound(x, num_samples=self.num_samples, noise=noise)
+                for name, term in {"bound": bound.value, **bound.terms()}.items():
+                    sums[name] = sums.get(name, 0) + term.double().sum()
+        return {name: float(total) / len(self.split) for name, total in sums.items()}
+
+    def _importance(self, model: Model) -> dict[str, float]:
+        estimate = log_likelihood(model, self.split.x, num_samples=self.num_samples)
+        return {
+            "bound": float(estimate.value.mean()),
+            "effective_sample_size": float(estimate.effective_sample_size.mean()),
+        }

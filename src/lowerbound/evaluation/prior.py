@@ -1,0 +1,73 @@
+"""Prior Monte Carlo: the estimator of log p(x) that needs no encoder, and shows why there is one.
+
+    log p(x) ≈ log 1/m Σ_j p(x|z_j),   z_j ~ p(z)
+
+Its mean weight is unbiased for p(x), and its logarithm is biased low. Nearly every z drawn from
+the prior explains nearly every x hopelessly badly, so that the largest of the m weights is all
+that counts: the effective sample size falls to 1 and the estimate far below the bound.
+
+The codes are drawn once, by (seed, block), decoded once, and shared by all examples: m decoder
+passes in place of m per example. Each example's estimate has the same distribution as with codes
+of its own; the errors of different examples are correlated.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor
+
+from lowerbound._random import generator_for
+from lowerbound.errors import InputError, refuse
+from lowerbound.evaluation.base import LogLikelihood, RunningMean, blocks, decoded_at_once, judging
+from lowerbound.models import Model
+from lowerbound.models.priors import Prior
+
+__all__ = ["has_prior", "prior_monte_carlo"]
+
+CODES_AT_ONCE = 256  # fixed, so that the codes do not depend on the machine
+
+
+def has_prior(model: Model) -> bool:
+    """Whether the model draws latents from a prior and decodes them to a likelihood."""
+    return model.is_likelihood and not model.closed_form and hasattr(model, "prior")
+
+
+def prior_monte_carlo(
+    model: Model, x: Tensor, *, num_samples: int = 1000, seed: int = 0
+) -> LogLikelihood:
+    """Log of the mean of p(x|z_j) over draws z_j from the prior, per example.
+
+    Args:
+        model: an unconditional model with a prior and a decoder.
+        x: examples (B, *event) in the units of the source.
+        num_samples: m, draws from the prior, shared by the examples.
+        seed: of the draws.
+
+    Returns:
+        A `LogLikelihood` of (B,) tensors in nats on the CPU, float64.
+
+    Raises:
+        InputError: m below 1, examples that do not fit, or a model without a prior.
+    """
+    if num_samples < 1:
+        raise refuse("num_samples", "at least 1", num_samples)
+    if not has_prior(model):
+        raise InputError(f"a model of kind '{model.name}' has no prior to draw latents from")
+    model.check(x)
+    device, prior = model.calibrated.device, cast(Prior, model.prior)
+    examples = x.to(device)
+    examples = examples if examples.is_floating_point() else examples.float()
+    mean = RunningMean(len(x), device)
+    with judging(model):
+        for block in blocks(num_samples, CODES_AT_ONCE):
+            generator = generator_for("prior", seed, block.start, device=device)
+            z = prior.sample(CODES_AT_ONCE, None, generator)[: block.stop - block.start]
+            for codes in blocks(len(z), decoded_at_once(model)):
+                p = model.decode(z[codes])
+                size = codes.stop - codes.start
+                for rows in blocks(len(x), max(1, decoded_at_once(model, 1) // size)):
+                    # (rows, 1, *event) against (codes, *event).
+                    log_prob = p.log_prob(examples[rows].unsqueeze(1))
+                    mean.add(log_prob.mT, rows)
+    return mean.result(num_samples)

@@ -1,0 +1,79 @@
+"""The judge of a training: the same noise at every call, the ELBO or L_K."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lowerbound.build import create_model
+from lowerbound.errors import InputError
+from lowerbound.evaluation import Judge, log_likelihood, paired_difference
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model(digits):
+    return create_model("vae", digits, latent_dim=3, width=16).eval()
+
+
+def test_it_judges_the_bound_with_noise_that_never_changes(model, digits):
+    judge = Judge(digits.validation, CPU, 40)
+    first = judge(model)
+    assert judge(model) == first
+    bound = model.bound(judge.split.x)
+    assert first["bound"] == pytest.approx(float(bound.value.detach().mean()), rel=1e-5)
+    assert first["kl"] == pytest.approx(float(bound.rate.detach().mean()), rel=1e-5)
+    assert first["bits_per_dim"] == pytest.approx(-first["bound"] / (64 * math.log(2)))
+
+
+def test_more_samples_of_the_bound_are_the_mean_of_them(model, digits):
+    judge = Judge(digits.validation, CPU, 700, num_samples=4)
+    judged = judge(model)
+    noise = model.judging_noise(range(len(judge.split)), 4)
+    bound = model.bound(judge.split.x, num_samples=4, noise=noise)
+    assert judged["bound"] == pytest.approx(float(bound.value.detach().mean()), rel=1e-5)
+
+
+def test_an_importance_weighted_objective_is_judged_by_what_it_maximises(model, digits):
+    judge = Judge(digits.validation, CPU, 30, num_samples=20, importance=True)
+    judged = judge(model)
+    estimate = log_likelihood(model, judge.split.x, num_samples=20)
+    assert judged["bound"] == pytest.approx(float(estimate.value.mean()))
+    size = float(estimate.effective_sample_size.mean())
+    assert judged["effective_sample_size"] == pytest.approx(size)
+    assert judged["bits_per_dim"] == pytest.approx(-judged["bound"] / (64 * math.log(2)))
+    assert judge(model) == judged
+    assert judged["bound"] > Judge(digits.validation, CPU, 30)(model)["bound"]
+
+
+def test_it_leaves_the_mode_of_the_model_alone(model, digits):
+    model.train()
+    Judge(digits.validation, CPU, 10)(model)
+    assert model.training
+    model.eval()
+
+
+def test_no_samples_are_refused(digits):
+    with pytest.raises(InputError, match="'num_samples' must be at least 1"):
+        Judge(digits.validation, CPU, 10, num_samples=0)
+
+
+def test_a_paired_difference_knows_what_two_means_do_not():
+    """Examples differ by 10 nats, models by 0.5 ± 0.1: the error is that of the differences."""
+    generator = torch.Generator().manual_seed(0)
+    hard = 10 * torch.randn(400, generator=generator)
+    a, b = hard + 0.5 + 0.1 * torch.randn(400, generator=generator), hard
+    mean, error = paired_difference(a, b)
+    assert mean == pytest.approx(0.5, abs=4 * 0.1 / 20)
+    assert error == pytest.approx(0.1 / 20, rel=0.2)
+    assert paired_difference(b, a) == (pytest.approx(-mean), pytest.approx(error))
+    assert paired_difference(a[:1], b[:1])[1] is None
+
+
+@pytest.mark.parametrize("shapes", [((3,), (4,)), ((0,), (0,)), ((2, 2), (2, 2))])
+def test_values_of_other_examples_have_no_paired_difference(shapes):
+    with pytest.raises(InputError, match="'b' must be values of the same"):
+        paired_difference(*(torch.zeros(shape) for shape in shapes))
