@@ -30,7 +30,9 @@ ADAM = {"lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 0.0}
 
 def fresh_model():
     torch.manual_seed(0)
-    return create_model("vae", (1, 28, 28), support=Binary(), latent_dim=20, width=400, depth=0)
+    return create_model(
+        "vae", (1, 28, 28), support=Binary(), latent_dim=20, width=400, depth=0, network="mlp"
+    )
 
 
 def images(spec: str) -> torch.Tensor:

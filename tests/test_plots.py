@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -231,3 +232,101 @@ def test_a_saved_figure_is_a_png_and_pyplot_knows_nothing_of_it(tmp_path):
     import matplotlib.pyplot as plt
 
     assert plt.get_fignums() == []
+
+
+def estimate(value, error=0.25, **extra):
+    return {"value": value, "standard_error": error, **extra}
+
+
+JUDGED = {
+    "bound": estimate(-88.79),
+    "log_likelihood": estimate(-85.1, num_samples=1000, kind="lower bound"),
+    "prior_monte_carlo": estimate(-212.4, 0.8),
+}
+EXACT = {
+    "bound": estimate(-9.5),
+    "log_likelihood": estimate(-8.5, num_samples=None, kind="exact"),
+    "prior_monte_carlo": None,
+}
+
+
+def said(ax):
+    return " ".join(text.get_text() for text in ax.texts)
+
+
+def test_the_decomposition_shades_the_gap_between_the_bound_and_the_line_above_it():
+    left, right = plots.decomposition_figure(JUDGED).axes
+    assert {round(line.get_ydata()[0], 2) for line in right.lines} == {-85.1, -88.79}
+    (shaded,) = right.patches
+    low, high = sorted({corner[1] for corner in shaded.get_corners()})
+    assert (low, high) == (pytest.approx(-88.79), pytest.approx(-85.1))
+    assert "at least 3.69 nats" in said(right)
+    assert "log p(x) = −85.10 ± 0.25, estimate (lower bound)" in said(right)
+    assert "ELBO = −88.79 ± 0.25" in said(right)
+    assert "−212.40 ± 0.80" in said(left)
+    assert left.get_ylabel() == right.get_ylabel() == "nats per example"
+    assert left.get_ylim()[0] < -212.4
+    assert right.get_ylim()[0] < -88.79 < -85.1 < right.get_ylim()[1]
+
+
+def test_an_exact_evidence_is_called_so_and_its_gap_is_the_whole_gap():
+    (ax,) = plots.decomposition_figure(EXACT).axes
+    assert "log p(x) = −8.50 ± 0.25, exact" in said(ax)
+    assert "at least" not in said(ax)
+    same = {**EXACT, "bound": estimate(-8.5, None)}
+    (ax,) = plots.decomposition_figure(same).axes
+    assert "= ELBO: no gap" in said(ax)
+    assert "gap = KL" not in said(ax)
+
+
+NOT_JUDGED = [{}, {"bound": None, "log_likelihood": None}, {**JUDGED, "bound": estimate(math.nan)}]
+
+
+@pytest.mark.parametrize("evaluation", NOT_JUDGED)
+def test_without_a_bound_there_is_nothing_to_decompose(evaluation):
+    assert not plots.has_decomposition(evaluation)
+    with pytest.raises(InputError, match="'evaluation' must be one with a bound"):
+        plots.decomposition_figure(evaluation)
+
+
+def test_a_judged_run_has_its_decomposition_drawn(tmp_path):
+    source = load_data("digits")
+    model = ProbabilisticPCA(source.event_shape, source.support, 2)
+    model.fit_exactly(source)
+    (tmp_path / "evaluation.json").write_text(json.dumps(JUDGED))
+    draw_pictures(model, source, tmp_path, [])
+    assert (tmp_path / "decomposition.png").exists()
+
+
+def test_a_comparison_has_a_row_of_images_per_model_under_the_examples():
+    x = images(14)
+    rows = [
+        ("ppca, 2 latents\nsquared error 3", x / 2),
+        ("vae, 2 latents\nsquared error 4", 0 * x),
+    ]
+    (ax,) = plots.comparison_figure(x, rows, Discrete(17)).axes
+    names = [t.get_text() for t in ax.get_yticklabels()]
+    assert names == ["examples", *(title for title, _ in rows)]
+    grid = np.asarray(ax.images[0].get_array())
+    assert grid.shape == (3 * 50 - 2, 12 * 50 - 2, 3)
+    for i, shown in enumerate((x, x / 2, 0 * x)):
+        expected = plots.image_grid(shown[:12] / 16, columns=12)
+        assert (grid[50 * i : 50 * i + 48] == expected).all()
+        assert ax.get_yticks()[i] == pytest.approx(50 * i + 23.5)
+
+
+def test_a_comparison_of_tables_has_a_panel_per_model_and_its_diagonal():
+    x = images(40, (3,))
+    rows = [(f"model {i}", x) for i in range(5)]
+    figure = plots.comparison_figure(x, rows, Real())
+    assert titles(figure) == [f"model {i}" for i in range(5)]
+    points = figure.axes[0].collections[0].get_offsets()
+    assert points.shape == (120, 2)
+    assert np.allclose(points[:, 0], points[:, 1])
+    assert float(points[:, 0].std()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("rows", [[], [("one", torch.zeros(3, *DIGIT))]])
+def test_a_comparison_without_a_reconstruction_of_each_example_is_refused(rows):
+    with pytest.raises(InputError, match="must be"):
+        plots.comparison_figure(images(4), rows, Discrete(17))

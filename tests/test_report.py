@@ -207,3 +207,35 @@ def test_a_loose_baseline_and_a_closed_form_are_called_what_they_are(tmp_path):
     text = words(page(tmp_path, {**EVALUATION, "log_likelihood": closed}))
     assert "The bound itself, which this model has in closed form." in text
     assert "Effective sample size" not in text
+
+
+def test_prior_monte_carlo_information_and_advice_are_told(tmp_path):
+    prior = {"value": -212.4, "standard_error": 0.8, "num_samples": 100}
+    new = {
+        "prior_monte_carlo": prior | {"effective_sample_size": 1.3},
+        "mutual_information": 7.25,
+        "diagnosis": "Only <1> latent is used; take fewer.",
+    }
+    html = page(tmp_path, EVALUATION | new)
+    text = words(html)
+    for expected in ("−212.40 ± 0.80 nats/example", "Of 100 draws 1.3 count", "7.25 nats"):
+        assert expected in text
+    assert "Only &lt;1&gt; latent is used; take fewer.</p>" in html
+    old = words(page(tmp_path))
+    for absent in ("Prior Monte Carlo", "Mutual information", "None"):
+        assert absent not in old
+
+
+def test_the_decomposition_is_shown_first(tmp_path):
+    for name in ("decomposition", "samples"):
+        save_figure(training_figure(ROWS), tmp_path / f"{name}.png")
+    headings = re.findall("<h2>(.*?)</h2>", page(tmp_path))
+    assert headings[:3] == ["Numbers", "What the bound leaves out", "Samples"]
+
+
+def test_the_gap_to_an_exact_evidence_is_the_whole_gap(tmp_path):
+    text = words(page(tmp_path))
+    assert "what imperfect inference loses at least." in text
+    exact = EVALUATION["log_likelihood"] | {"kind": "exact"}
+    text = words(page(tmp_path, EVALUATION | {"log_likelihood": exact}))
+    assert "what imperfect inference loses." in text

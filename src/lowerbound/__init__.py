@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lowerbound.build import create_model
     from lowerbound.build import load_model as load
     from lowerbound.data import Classes, Rows, Source, load_data
-    from lowerbound.distributions import Binary, Discrete, Real
+    from lowerbound.distributions import Binary, Counts, Discrete, Product, Real, Unit
     from lowerbound.errors import LowerboundError
     from lowerbound.evaluation import evaluate, log_likelihood
     from lowerbound.models import Draw, Model
@@ -34,8 +34,11 @@ _HOMES = {
     "Source": "lowerbound.data",
     "load_data": "lowerbound.data",
     "Binary": "lowerbound.distributions",
+    "Counts": "lowerbound.distributions",
     "Discrete": "lowerbound.distributions",
+    "Product": "lowerbound.distributions",
     "Real": "lowerbound.distributions",
+    "Unit": "lowerbound.distributions",
     "LowerboundError": "lowerbound.errors",
     "evaluate": "lowerbound.evaluation",
     "log_likelihood": "lowerbound.evaluation",
@@ -49,13 +52,16 @@ __all__ = [
     "Binary",
     "Bound",
     "Classes",
+    "Counts",
     "Discrete",
     "Draw",
     "LowerboundError",
     "Model",
+    "Product",
     "Real",
     "Rows",
     "Source",
+    "Unit",
     "create_model",
     "evaluate",
     "fit",

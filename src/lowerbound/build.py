@@ -67,6 +67,38 @@ MODELS: dict[str, Entry] = {
         "Probabilistic PCA: linear and Gaussian, fitted in closed form, exact log p(x).",
         "Tipping and Bishop, Probabilistic Principal Component Analysis, 1999",
     ),
+    "mixture": Entry(
+        "lowerbound.models.classical:GaussianMixture",
+        "MixtureOptions",
+        "Mixture of Gaussians: fitted by expectation maximisation, exact log p(x).",
+        "Dempster, Laird and Rubin, Maximum Likelihood from Incomplete Data via the EM "
+        "Algorithm, 1977",
+    ),
+    "autoencoder": Entry(
+        "lowerbound.models.autoencoder:Autoencoder",
+        "AutoencoderOptions",
+        "Plain autoencoder: two networks and a squared error; not a likelihood.",
+        "Hinton and Salakhutdinov, Reducing the Dimensionality of Data with Neural Networks, 2006",
+        is_likelihood=False,
+        samples=False,
+    ),
+    "lda": Entry(
+        "lowerbound.models.classical:LinearDiscriminants",
+        "LDAOptions",
+        "Linear discriminants: the projection that keeps labelled classes apart; not a "
+        "likelihood.",
+        "Fisher, The Use of Multiple Measurements in Taxonomic Problems, 1936",
+        is_likelihood=False,
+        samples=False,
+    ),
+    "dct": Entry(
+        "lowerbound.models.classical:DCTCoder",
+        "DCTOptions",
+        "Transform coding by the discrete cosine transform; not a likelihood.",
+        "Ahmed, Natarajan and Rao, Discrete Cosine Transform, 1974",
+        is_likelihood=False,
+        samples=False,
+    ),
 }
 
 

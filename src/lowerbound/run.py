@@ -40,7 +40,8 @@ TRAIN_NUM_SAMPLES = 100
 MAX_JUDGED_ROWS = 10_000
 MADE_BY_US = (
     "config.yaml config.json model.safetensors evaluation.json metrics.jsonl report.html "
-    "samples.png reconstructions.png latents.png interpolations.png plane.png training.png"
+    "samples.png reconstructions.png latents.png interpolations.png plane.png training.png "
+    "comparison.png decomposition.png"
 ).split()
 
 
@@ -108,6 +109,7 @@ def fit(
         options=None if model.options is None else asdict(model.options),
         **source.preparation,
     )
+    full = replace(full, num_samples=full.samples)
     folder = new_folder(Path(out), overwrite)
     with RunLock(folder):
         return _carry_out(full, model, source, folder, console)
@@ -195,7 +197,13 @@ def resolved(config: RunConfig, source: Source) -> RunConfig:
     batches = max(1, len(source.train) // config.batch_size)
     steps = Length.of(config, batches).steps if config.epochs is None else None
     precision: Any = resolve_precision(config.precision, device)
-    return replace(config, device=str(device), precision=precision, steps=steps)
+    return replace(
+        config,
+        device=str(device),
+        precision=precision,
+        steps=steps,
+        num_samples=config.samples,
+    )
 
 
 def source_of(config: RunConfig, data: str | None = None) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,25 +36,7 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 
 def evaluation_table(result: Mapping[str, Any]) -> Rows:
     """What evaluation.json holds, for a person: quantity, value with its error, what it is."""
-    rows: Rows = [("quantity", "value", "what it is")]
-    bound, log_likelihood = result["bound"], result["log_likelihood"]
-    if bound is None:
-        rows.append(("bound", "–", str(result.get("reason", ""))))
-    else:
-        value = _nats(bound)
-        rows.append(("bound", value, f"on log p(x), mean of {result['num_examples']:,} examples"))
-        for name, term in bound["terms"].items():
-            sign = "+" if name == "reconstruction" else "−"
-            what = "E log p(x|z)" if name == "reconstruction" else "rate, subtracted"
-            rows.append((f"  {sign} {name}", f"{term:.3f} nats", what))
-    if log_likelihood is not None:
-        k, size = log_likelihood["num_samples"], log_likelihood["effective_sample_size"]
-        how = f"K = {k:,}, mean effective sample size {size:.1f}" if k else "in closed form"
-        rows.append(("log-likelihood", _nats(log_likelihood), f"{log_likelihood['kind']}, {how}"))
-        if result["gap"] is not None:
-            rows.append(("gap", f"{result['gap']:.3f} nats", "log-likelihood − bound, at least"))
-        density = ", of a density in the data's units" if result.get("support") == "real" else ""
-        rows.append(("bits/dim", f"{result['bits_per_dim']:.4f}", f"−bound / (D ln 2){density}"))
+    rows: Rows = [("quantity", "value", "what it is"), *_estimator_rows(result)]
     for name, baseline in result["baselines"].items():
         value = f"{baseline['log_likelihood']:.3f} nats"
         what = f"{baseline['kind']}, {baseline['latent_dim']} latents"
@@ -63,8 +46,58 @@ def evaluation_table(result: Mapping[str, Any]) -> Rows:
             ("squared error", f"{result['reconstruction_mse']:.5g}", "per dimension, data units")
         )
     if result["active_units"] is not None:
-        rows.append(("active units", f"{result['active_units']} of {result['latent_dim']}", ""))
+        what = "latents whose mean varies with the data"
+        rows.append(("active units", f"{result['active_units']} of {result['latent_dim']}", what))
+    if result.get("mutual_information") is not None:
+        value = f"{result['mutual_information']:.3f} nats"
+        num = min(result["num_examples"], 2000)
+        what = f"I(x; z) of {num:,} examples, at most the log of their number, {math.log(num):.3f}"
+        rows.append(("information", value, what))
+    if result.get("diagnosis"):
+        rows.append(("advice", "", result["diagnosis"]))
     return rows
+
+
+def _estimator_rows(result: Mapping[str, Any]) -> Rows:
+    """The estimators of log p(x) with their errors, and the decomposition of the bound."""
+    bound, likelihood = result["bound"], result["log_likelihood"]
+    if bound is None:
+        return [("bound", "–", str(result.get("reason", "")))]
+    rows: Rows = []
+    if (prior := result.get("prior_monte_carlo")) is not None:
+        what = f"latents from the prior, biased low, m = {_draws(prior)}"
+        rows.append(("prior Monte Carlo", _nats(prior), what))
+    what = f"ELBO, lower bound on log p(x), mean of {result['num_examples']:,} examples"
+    rows.append(("bound", _nats(bound), what))
+    for name, term in bound["terms"].items():
+        sign = "+" if name == "reconstruction" else "−"
+        what = "E log p(x|z)" if name == "reconstruction" else "rate, subtracted"
+        rows.append((f"  {sign} {name}", f"{term:.3f} nats", what))
+    if likelihood is not None:
+        how = f"K = {_draws(likelihood)}" if likelihood["num_samples"] else "in closed form"
+        rows.append(("log-likelihood", _nats(likelihood), f"{likelihood['kind']}, {how}"))
+    if result["gap"] is not None:
+        least = "" if likelihood["kind"] == "exact" else ", at least"
+        rows.append(("gap", f"{result['gap']:.3f} nats", f"log-likelihood − bound{least}"))
+    if (ais := result.get("ais")) is not None:
+        what = (
+            f"annealed, {ais['num_steps']:,} steps, {ais['num_chains']} chains; on these "
+            f"{ais['num_examples']:,} examples the log-likelihood is {ais['log_likelihood']:.3f}"
+        )
+        rows.append(("AIS", _nats(ais), what))
+    from lowerbound.distributions import parse_support
+
+    support = result.get("support")
+    of_density = support is not None and not parse_support(support).is_discrete
+    density = ", of a density in the data's units" if of_density else ""
+    rows.append(("bits/dim", f"{result['bits_per_dim']:.4f}", f"−bound / (D ln 2){density}"))
+    return rows
+
+
+def _draws(estimate: Mapping[str, Any]) -> str:
+    """How many samples, and how many of them count."""
+    size = estimate["effective_sample_size"]
+    return f"{estimate['num_samples']:,}, mean effective sample size {size:.1f}"
 
 
 def _nats(estimate: Mapping[str, Any] | None, decimals: int = 3) -> str:
@@ -77,21 +110,23 @@ def _nats(estimate: Mapping[str, Any] | None, decimals: int = 3) -> str:
 
 
 def comparison_table(results: Sequence[Mapping[str, Any]]) -> Rows:
-    """Runs beside one another."""
-    rows: Rows = [
-        ("run", "model", "data", "bound", "log-likelihood", "K", "bits/dim", "parameters")
-    ]
+    """Runs beside one another; one without a likelihood says so where the others have nats."""
+    heading = "run model data latents bound log-likelihood K bits/dim squared_error parameters"
+    rows: Rows = [tuple(name.replace("_", " ") for name in heading.split())]
     for r in results:
         bound, ll = r["bound"], r["log_likelihood"]
+        latents, error = r.get("latent_dim"), r.get("reconstruction_mse")
         rows.append(
             (
                 r["run"],
                 r["model"],
                 f"{r['data']} ({r['split']}, {r['num_examples']:,})",
-                _nats(bound, 2),
+                "–" if latents is None else f"{latents:,}",
+                _nats(bound, 2) if bound else str(r.get("reason", "not a likelihood")),
                 _nats(ll, 2),
                 "–" if ll is None or ll["num_samples"] is None else f"{ll['num_samples']:,}",
                 "–" if r["bits_per_dim"] is None else f"{r['bits_per_dim']:.4f}",
+                "–" if error is None else f"{error:.4g}",
                 f"{r['parameters']:,}",
             )
         )

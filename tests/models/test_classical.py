@@ -10,6 +10,7 @@ import torch
 from lowerbound.build import create_model
 from lowerbound.data import InMemorySplit, Source
 from lowerbound.distributions import Discrete, Real
+from lowerbound.distributions.support import Counts, Product
 from lowerbound.errors import InputError
 from lowerbound.evaluation import log_likelihood
 from tests.oracles import DIGITS_PPCA, gaussian_log_prob
@@ -66,6 +67,25 @@ def test_dequantised_nats_are_the_exact_mean_over_the_uniform_noise():
     # Each term by itself: reconstruction and rate under the exact posterior of x + u.
     draw = model.draw(some, 20_000, noise={**model.noise(20, 20_000), "u": u})
     assert float((draw.log_weight.mean(0) - model.bound(some).value).abs().max()) < 0.1
+
+
+def test_in_a_table_only_the_discrete_columns_are_dequantised():
+    support = Product((Discrete(6), Real(), Counts(), Real()))
+    x = torch.randint(0, 6, (500, 4), generator=torch.Generator().manual_seed(0)).double()
+    x[:, 1] = (x[:, 0] + x[:, 1] + 0.3 * x[:, 3]) / 2
+    model, covariance = fitted(x, support)
+    width = torch.tensor([1.0, 0, 1, 0]).double()
+    some = x[:20]
+    u = torch.rand(20_000, 20, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    sampled = gaussian_log_prob(some + width * u, model.mu, covariance)
+    error = sampled.std(0) / len(u) ** 0.5
+    assert ((model.bound(some).value - sampled.mean(0)).abs() < 4 * error).all()
+    assert model.evidence_kind == "lower bound"
+    draws = model.sample(500, generator=torch.Generator().manual_seed(2))
+    assert support.contains(draws)
+    assert (draws[:, 1] != draws[:, 1].round()).any()
+    back = model.decode(model.encode(x).mean).mean
+    torch.testing.assert_close(back.mean(0), x.mean(0))
 
 
 def test_the_fitted_model_is_the_maximum_of_the_likelihood():

@@ -74,7 +74,7 @@ def test_with_the_true_posterior_every_weight_is_the_evidence():
 def test_samples_that_do_not_fit_at_once_are_counted_once(monkeypatch):
     o = LinearGaussian()
     model, x = linear_gaussian(posterior=True)
-    monkeypatch.setattr("lowerbound.evaluation.likelihood.DECODED_NUMBERS_AT_ONCE", 7)
+    monkeypatch.setattr("lowerbound.evaluation.likelihood.decoded_at_once", lambda model: 7)
     for num_samples in (6, 7, 20):
         value = log_likelihood(model, x[:3], num_samples=num_samples).value
         torch.testing.assert_close(value, torch.full_like(value, o.log_evidence))
@@ -127,7 +127,7 @@ def test_an_isotropic_posterior_has_one_sigma_per_example():
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 33, 47), (1, 5, 70), (4, 1, 1)])
-@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("network", ["mlp", "hybrid", "conv"])
 def test_networks_fit_images_of_any_size(shape, network):
     model = create_model(
         "vae", shape, support=Discrete(256), network=network, width=8, latent_dim=4
@@ -138,8 +138,15 @@ def test_networks_fit_images_of_any_size(shape, network):
 
 
 def test_the_network_follows_the_data():
-    assert "Mlp" in repr(create_model("vae", (1, 28, 28), support=Binary()).encoder)
-    assert "Conv" in repr(create_model("vae", (3, 64, 64), support=Discrete(256), width=8).encoder)
+    for shape, encoder, decoder in (
+        ((5,), "Mlp", "Mlp"),
+        ((1, 8, 8), "Mlp", "Mlp"),
+        ((1, 28, 28), "Mlp", "HybridDecoder"),
+        ((3, 64, 64), "ConvEncoder", "ConvDecoder"),
+    ):
+        model = create_model("vae", shape, width=8)
+        kinds = (type(model.encoder).__name__, type(model.decoder).__name__)
+        assert kinds == (encoder, decoder)
     with pytest.raises(InputError, match="'network' must be mlp for data of shape 5"):
         create_model("vae", (5,), network="conv")
 

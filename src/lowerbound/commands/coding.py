@@ -59,7 +59,8 @@ def decode(flags: DecodeFlags) -> None:
     out = output(flags.out, flags.out, (".npz",))
     model = model_of(flags)
     z = load_rows(f"{flags.latents}:z", support="real").x
-    d = getattr(model, "latent_dim", None)
+    blank = torch.zeros(1, *model.event_shape, device=model.calibrated.device)
+    d = model.encode(blank).mean.shape[1]
     if z.ndim != 2 or z.shape[1] != d:
         raise refuse(flags.latents, f"latents (N, {d}) under z", f"{tuple(z.shape)}")
     parts = []

@@ -56,7 +56,7 @@ def sample(flags: SampleFlags) -> None:
     if out.suffix == ".npz":
         save_arrays(out, x=x)
     elif len(model.event_shape) == 3:
-        source = None if str(model.support) != "real" else data_of(flags, None)
+        source = None if str(model.support) not in ("real", "counts") else data_of(flags, None)
         reference = x if source is None else source.train[slice(0, 1000)][0]
         pixels = plots.displayable(
             x, model.support, float(reference.min()), float(reference.max())

@@ -54,5 +54,6 @@ def train(flags: Any) -> int:
         assert done.evaluation is not None
         print_table(evaluation_table(done.evaluation))
         print(f"\nrun folder   {done.folder}\nreport       {done.folder}/report.html")
-        print(f"next         lowerbound sample {done.folder} --num 64")
+        verb = "sample" if done.model.can_sample else "reconstruct"
+        print(f"next         lowerbound {verb} {done.folder} --num 64")
     return 0

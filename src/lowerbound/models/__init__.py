@@ -1,15 +1,36 @@
 """Models: they differ in how they compute a `Bound`, and in nothing else that is seen outside."""
 
+from lowerbound.models.autoencoder import Autoencoder, AutoencoderOptions
 from lowerbound.models.base import Draw, Model, concatenate_noise
-from lowerbound.models.classical import PPCAOptions, ProbabilisticPCA
+from lowerbound.models.classical import (
+    DCTCoder,
+    DCTOptions,
+    GaussianMixture,
+    LDAOptions,
+    LinearDiscriminants,
+    MixtureOptions,
+    PPCAOptions,
+    ProbabilisticPCA,
+)
+from lowerbound.models.coder import Coder, Point
 from lowerbound.models.priors import Prior, StandardNormal
 from lowerbound.models.vae import VAE, VAEOptions
 
 __all__ = [
     "VAE",
+    "Autoencoder",
+    "AutoencoderOptions",
+    "Coder",
+    "DCTCoder",
+    "DCTOptions",
     "Draw",
+    "GaussianMixture",
+    "LDAOptions",
+    "LinearDiscriminants",
+    "MixtureOptions",
     "Model",
     "PPCAOptions",
+    "Point",
     "Prior",
     "ProbabilisticPCA",
     "StandardNormal",

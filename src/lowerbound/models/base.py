@@ -32,10 +32,12 @@ class Draw:
     Args:
         log_weight: log p(x, z_k) − log q(z_k|x), (K, B), nats.
         latents: the draws by name, each (K, B, …).
+        log_likelihood: log p(x|z_k), (K, B), nats, where the model knows it apart.
     """
 
     log_weight: Tensor
     latents: dict[str, Tensor]
+    log_likelihood: Tensor | None = None
 
 
 def concatenate_noise(parts: Sequence[Noise]) -> dict[str, Tensor]:
@@ -54,6 +56,8 @@ class Model(nn.Module, ABC):
     name: ClassVar[str]
     is_likelihood: ClassVar[bool] = True
     has_encoder: ClassVar[bool] = True
+    can_sample: ClassVar[bool] = True
+    """Whether there is a prior to draw from."""
     closed_form: ClassVar[bool] = False
     """Whether the bound is computed without samples, and is what is judged as log-likelihood."""
     calibrated: Tensor

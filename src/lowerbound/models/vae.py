@@ -26,24 +26,22 @@ from lowerbound._random import permutation
 from lowerbound._shapes import num_elements, shown_shape
 from lowerbound.data import Source
 from lowerbound.distributions import (
-    LIKELIHOODS,
     DiagonalGaussian,
     Distribution,
     GaussianLikelihood,
     Likelihood,
     Sigma,
     Support,
-    default_likelihood,
+    make_likelihood,
 )
 from lowerbound.errors import refuse
 from lowerbound.models.base import Draw, Model
+from lowerbound.models.networks import Network, make_networks
 from lowerbound.models.priors import Prior, StandardNormal
-from lowerbound.nn import ConvDecoder, ConvEncoder, Mlp
 from lowerbound.objectives import Bound, Noise
 
 __all__ = ["VAE", "VAEOptions"]
 
-LARGEST_FOR_MLP = 1024
 MIN_LOG_SCALE, MAX_LOG_SCALE = -15.0, 10.0
 
 
@@ -53,19 +51,41 @@ class VAEOptions:
 
     latent_dim: int = 40
     """Number of latent dimensions d."""
-    network: Literal["auto", "mlp", "conv"] = "auto"
-    """Encoder and decoder; auto is mlp up to 1,024 numbers per example, conv for larger images."""
+    network: Network = "auto"
+    """Encoder and decoder: mlp; hybrid, where the decoder's mlp ends in up-sampling convolutions;
+    or conv. auto is hybrid for images of 16 to 32 pixels a side, conv for larger, else mlp."""
     width: int | None = None
-    """Hidden units of the mlp (512 unless said), or channels of the conv at full size (32)."""
+    """Hidden units of an mlp (512 unless said), or channels of a conv at full size (32)."""
     depth: int = 1
     """Residual blocks, per stage of a conv; an mlp of depth 0 has one hidden layer."""
     posterior: Literal["diagonal", "isotropic"] = "diagonal"
     """One sigma of q(z|x) per latent dimension, or one per example."""
-    likelihood: Literal["auto", "bernoulli", "logistic", "gaussian"] = "auto"
-    """p(x|z); auto follows the data: binary, levels or real."""
+    likelihood: Literal[
+        "auto",
+        "bernoulli",
+        "logistic",
+        "logistic-mixture",
+        "categorical",
+        "gaussian",
+        "laplace",
+        "student-t",
+        "continuous-bernoulli",
+        "poisson",
+        "negative-binomial",
+        "zero-inflated-poisson",
+        "zero-inflated-negative-binomial",
+        "product",
+    ] = "auto"
+    """p(x|z); auto follows the support of the data."""
     sigma: Sigma | Literal["auto"] = "auto"
-    """Sigma of a Gaussian likelihood: scalar, dimension, decoder, optimal, or a fixed number; auto
-    is one per dimension of a vector, one scalar for an array."""
+    """Scale of a gaussian, laplace or student-t likelihood: scalar, dimension, decoder, optimal
+    (gaussian only), or a fixed number; auto is one per dimension of a vector, one scalar for an
+    array."""
+    components: int | None = None
+    """Components of a logistic-mixture likelihood (5 unless said)."""
+    columns: tuple[str, ...] = ()
+    """Likelihood of each column of a product, by name; auto, or none at all, follows the
+    support."""
     kl: Literal["analytic", "sampled"] = "analytic"
     """KL(q ‖ p) in closed form, or estimated from the same samples."""
 
@@ -127,7 +147,15 @@ class VAE(Model):
         d = options.latent_dim
         num_parameters = 2 * d if options.posterior == "diagonal" else d + 1
         if encoder is None or decoder is None:
-            made = _networks(event_shape, num_parameters, likelihood.num_outputs, options)
+            made = make_networks(
+                event_shape,
+                num_parameters,
+                likelihood.num_outputs,
+                d,
+                network=options.network,
+                width=options.width,
+                depth=options.depth,
+            )
             encoder, decoder = encoder or made[0], decoder or made[1]
         model = cls(
             encoder,
@@ -239,7 +267,9 @@ class VAE(Model):
         q = self.encode(x)
         z = q.rsample(noise["z"])
         log_q = (q.detach() if path else q).log_prob(z)
-        return Draw(self.log_joint(x, {"z": z}, context) - log_q, {"z": z})
+        log_likelihood = self._log_likelihood(x, z)
+        log_weight = log_likelihood + self.prior.log_prob(z, context) - log_q
+        return Draw(log_weight, {"z": z}, log_likelihood)
 
     def log_joint(
         self, x: Tensor, latents: Mapping[str, Tensor], context: Tensor | None = None
@@ -290,46 +320,11 @@ class VAE(Model):
 
 def _likelihood(event_shape: Sequence[int], support: Support, options: VAEOptions) -> Likelihood:
     """The likelihood that the options name, or that the support chooses."""
-    name = options.likelihood
-    if name == "auto":
-        name = default_likelihood(support)  # type: ignore[assignment]
-    if name not in LIKELIHOODS:
-        raise refuse("likelihood", f"one of {', '.join(LIKELIHOODS)}", name)
-    if name == GaussianLikelihood.name:
-        sigma = options.sigma
-        if sigma == "auto":
-            sigma = "dimension" if len(event_shape) <= 1 else "scalar"
-        return GaussianLikelihood(event_shape, support, sigma)
-    if options.sigma != "auto":
-        raise refuse("sigma", f"left out for a {name} likelihood", options.sigma)
-    return LIKELIHOODS[name](event_shape, support)
-
-
-def _networks(
-    event_shape: Sequence[int], num_parameters: int, num_outputs: int, options: VAEOptions
-) -> tuple[nn.Module, nn.Module]:
-    """Encoder to ``num_parameters``, decoder to ``num_outputs`` numbers per element."""
-    is_image = len(event_shape) == 3
-    kind = options.network
-    if kind == "auto":
-        kind = "conv" if is_image and num_elements(event_shape) > LARGEST_FOR_MLP else "mlp"
-    if kind == "conv":
-        if not is_image:
-            raise refuse("network", f"mlp for data of shape {shown_shape(event_shape)}", "conv")
-        width = options.width or 32
-        channels, *size = event_shape
-        return (
-            ConvEncoder(event_shape, num_parameters, width=width, depth=options.depth),
-            ConvDecoder(
-                options.latent_dim,
-                (num_outputs * channels, *size),
-                width=width,
-                depth=options.depth,
-            ),
-        )
-    width = options.width or 512
-    total = num_outputs * num_elements(event_shape)
-    return (
-        Mlp(event_shape, num_parameters, width=width, depth=options.depth),
-        Mlp((options.latent_dim,), total, width=width, depth=options.depth),
+    return make_likelihood(
+        event_shape,
+        support,
+        options.likelihood,
+        sigma=options.sigma,
+        components=options.components,
+        columns=options.columns,
     )

@@ -1,6 +1,7 @@
 """Networks. They map tensors to tensors and know nothing of probability."""
 
 from lowerbound.nn.conv import ConvDecoder, ConvEncoder
+from lowerbound.nn.hybrid import HybridDecoder
 from lowerbound.nn.mlp import Mlp
 
-__all__ = ["ConvDecoder", "ConvEncoder", "Mlp"]
+__all__ = ["ConvDecoder", "ConvEncoder", "HybridDecoder", "Mlp"]

@@ -8,6 +8,8 @@ The training figure shows the bound in nats and its two halves, −bound = disto
 the distortion is −E_q log p(x|z) and the rate is what the latents cost.
 """
 
+from lowerbound.plots.comparison import comparison_figure
+from lowerbound.plots.decomposition import decomposition_figure, has_decomposition
 from lowerbound.plots.examples import (
     interpolations_figure,
     plane_figure,
@@ -20,8 +22,11 @@ from lowerbound.plots.style import save_figure
 from lowerbound.plots.training import has_curve, training_figure
 
 __all__ = [
+    "comparison_figure",
+    "decomposition_figure",
     "displayable",
     "has_curve",
+    "has_decomposition",
     "image_grid",
     "interpolations_figure",
     "latents_figure",

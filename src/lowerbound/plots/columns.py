@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from lowerbound.distributions.support import Binary, Discrete, Real, Support
+from lowerbound.distributions.support import Binary, Counts, Discrete, Support
 from lowerbound.plots.style import (
     DATA,
     GREY,
@@ -110,7 +110,7 @@ def histograms(
     column_names: Sequence[str],
 ) -> Figure:
     """One histogram per column: training data filled, draws as an outline."""
-    exact = not isinstance(support, Real)
+    exact = support.is_discrete
     names = names_of_columns(column_names, draws.shape[1])
     unit = "probability per level" if exact else "density"
     figure, axes = small_multiples(title, names, "value (data units)", unit)
@@ -134,7 +134,7 @@ def _edges(columns: Sequence[Floats], support: Support) -> Floats:
     if isinstance(support, Binary) or not len(values):
         return np.array([-0.5, 0.5, 1.5])
     low, high = np.quantile(values, [0.005, 0.995])
-    if isinstance(support, Discrete):
+    if isinstance(support, Discrete | Counts):
         low, high = math.floor(low) - 0.5, math.ceil(high) + 0.5
         # Whole widths: a bin that holds one level more than its neighbour looks like a mode.
         width = math.ceil((high - low) / 40)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lowerbound._shapes import shown_shape
-from lowerbound.distributions.support import Discrete, Real, Support
+from lowerbound.distributions.support import Counts, Discrete, Real, Support
 from lowerbound.errors import refuse
 from lowerbound.plots.style import DPI, INK, dress, titled_figure
 
@@ -42,7 +42,8 @@ def displayable(
 
     Args:
         x: Images or means of p(x|z), (N, C, H, W) with C from 1 to 4, in the data's own values.
-        support: `Binary` is taken as is, `Discrete` is divided by levels − 1, `Real` is scaled.
+        support: `Binary` is taken as is, `Discrete` is divided by levels − 1, `Real`
+            and `Counts` are scaled.
         low: Value of a real image that becomes 0; the smallest of ``x`` unless given.
         high: Value of a real image that becomes 1; the largest of ``x`` unless given.
 
@@ -58,7 +59,7 @@ def displayable(
     x = x[:, : 3 if x.shape[1] >= 3 else 1].detach().float()
     if isinstance(support, Discrete):
         x = x / (support.levels - 1)
-    elif isinstance(support, Real) and x.numel():
+    elif isinstance(support, Real | Counts) and x.numel():
         floor = float(x.min()) if low is None else low
         ceiling = float(x.max()) if high is None else high
         x = (x - floor) / max(ceiling - floor, 1e-12)

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from lowerbound.distributions import parse_support
 from lowerbound.errors import InputError, LowerboundError, refuse
 from lowerbound.files import MAX_TEXT_BYTES, check_format_version, load_json, save_text
 from lowerbound.plots import training_figure
@@ -31,6 +32,7 @@ from lowerbound.report.sentences import (
     likelihood_rows,
     mapping_at,
     other_rows,
+    prior_rows,
     shown_number,
     verdict,
 )
@@ -40,6 +42,13 @@ __all__ = ["write_report"]
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 PNG = b"\x89PNG\r\n\x1a\n"
 PICTURES = {
+    "decomposition.png": (
+        "What the bound leaves out",
+        "The bound below the line log p(x), with the gap between them shaded",
+        "log p(x) = bound + gap, where the gap is the distance from q(z|x) to the true posterior, "
+        "KL(q(z|x) ‖ p(z|x)). Prior Monte Carlo, where it is shown, looks for latents without an "
+        "encoder: what it misses is why there is one.",
+    ),
     "samples.png": (
         "Samples",
         "Draws from the model, and their means",
@@ -164,7 +173,8 @@ def _is_density(evaluation: Mapping[str, Any], config: Mapping[str, Any]) -> boo
     """Whether the nats are nats of a density: real data, or a probability above one."""
     bound, _ = headline(evaluation)
     support = evaluation.get("support") or config.get("support")
-    return support == "real" or (bound is not None and bound > 0)
+    known = support is not None and not parse_support(support).is_discrete
+    return known or (bound is not None and bound > 0)
 
 
 # --- numbers --------------------------------------------------------------------------------
@@ -214,7 +224,7 @@ def _ladder(evaluation: Mapping[str, Any]) -> str:
 
 def _table(evaluation: Mapping[str, Any], density: bool) -> str:
     """All numbers of evaluation.json, each with its unit and what it means."""
-    parts = (bound_rows, likelihood_rows, other_rows, baseline_rows)
+    parts = (prior_rows, bound_rows, likelihood_rows, other_rows, baseline_rows)
     rows = [row for part in parts for row in part(evaluation, density)]
     if not rows:
         return ""

@@ -17,6 +17,7 @@ __all__ = [
     "likelihood_rows",
     "mapping_at",
     "other_rows",
+    "prior_rows",
     "shown_number",
     "verdict",
 ]
@@ -24,7 +25,9 @@ __all__ = [
 MODELS = {  # names as a sentence says them
     "ppca": "probabilistic PCA",
     "mixture": "a mixture of Gaussians",
-    "lda": "latent Dirichlet allocation",
+    "lda": "linear discriminants",
+    "dct": "a cosine transform coder",
+    "autoencoder": "an autoencoder",
 }
 TERMS = {
     "reconstruction": (
@@ -113,7 +116,9 @@ def verdict(evaluation: Mapping[str, Any], density: bool) -> str:
         f"<strong>{shown_number(value, 1)} nats{of_density}</strong>"
         f" per example on average{_bits(evaluation, value, kind, density)}."
     )
-    return " ".join([text, *_comparisons(evaluation, value, kind)])
+    advice = evaluation.get("diagnosis")
+    said = [escaped(advice)] if isinstance(advice, str) else []
+    return " ".join([text, *_comparisons(evaluation, value, kind), *said])
 
 
 def _bits(evaluation: Mapping[str, Any], value: float, kind: str, density: bool) -> str:
@@ -151,6 +156,20 @@ def _named(name: str, baseline: Mapping[str, Any]) -> str:
     latents = finite_number(baseline.get("latent_dim"))
     size = f" with {latents:,.0f} latents" if latents else ""
     return escaped(MODELS.get(name, name) + size)
+
+
+def prior_rows(evaluation: Mapping[str, Any], _: bool) -> Iterator[Row]:
+    """Prior Monte Carlo: log p(x) without an encoder."""
+    estimate = mapping_at(evaluation, "prior_monte_carlo")
+    if (value := finite_number(estimate.get("value"))) is None:
+        return
+    draws = finite_number(estimate.get("num_samples"))
+    size = finite_number(estimate.get("effective_sample_size"))
+    meaning = "log p(x) estimated with latents from the prior, without an encoder; biased low."
+    if draws and size:
+        meaning += f" Of {draws:,.0f} draws {shown_number(size, 1)} count, on average."
+    shown = _with_error(value, finite_number(estimate.get("standard_error")), "nats/example")
+    yield "Prior Monte Carlo", shown, meaning
 
 
 def bound_rows(evaluation: Mapping[str, Any], density: bool) -> Iterator[Row]:
@@ -203,7 +222,8 @@ def likelihood_rows(evaluation: Mapping[str, Any], _: bool) -> Iterator[Row]:
             )
             yield "Effective sample size", f"{shown_number(effective, 1)} {of}", meaning
     if (gap := finite_number(evaluation.get("gap"))) is not None:
-        meaning = "Log-likelihood minus bound: what imperfect inference loses at least."
+        least = "" if likelihood.get("kind") == "exact" else " at least"
+        meaning = f"Log-likelihood minus bound: what imperfect inference loses{least}."
         yield "Gap", _with_error(gap, None, "nats"), meaning
 
 
@@ -231,6 +251,14 @@ def other_rows(evaluation: Mapping[str, Any], density: bool) -> Iterator[Row]:
         of = f" of {total:,.0f}" if total else ""
         meaning = "Latent dimensions whose mean varies with the data (variance above 0.01)."
         yield "Active units", f"{active:,.0f}{of}", meaning
+    if (known := finite_number(evaluation.get("mutual_information"))) is not None:
+        num = min(finite_number(evaluation.get("num_examples")) or 2000, 2000)
+        meaning = (
+            "What the latents tell about which example they came from, I(x; z) under the encoder, "
+            f"estimated on {num:,.0f} examples: at most the logarithm of their number, "
+            f"{math.log(max(num, 1)):.2f}."
+        )
+        yield "Mutual information", _with_error(known, None, "nats"), meaning
 
 
 def baseline_rows(evaluation: Mapping[str, Any], _: bool) -> Iterator[Row]:

@@ -110,7 +110,8 @@ class Console:
 
 
 def shown(row: dict[str, Any]) -> str:
-    """A row's bound as a person reads it."""
+    """A row's bound as a person reads it, or the loss of a model that has no bound."""
     if row["bound"] is None:
-        return "bound not finite"
+        loss = row.get("loss")
+        return "bound not finite" if loss is None else f"loss {loss:.4g} (not a likelihood)"
     return f"bound {row['bound']:.2f} nats ({row['bits_per_dim']:.4f} bits/dim)"

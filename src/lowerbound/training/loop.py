@@ -105,7 +105,14 @@ def fit_model(
     position, facts = state.position, {"fingerprint": source.fingerprint, "seed": config.seed}
     log = MetricsLog(folder, position.metrics_bytes)
     train = source.train.to(device)
-    judge = Judge(source.validation, device, MAX_VALIDATION_ROWS)
+    importance = step_module.importance
+    judge = Judge(
+        source.validation,
+        device,
+        MAX_VALIDATION_ROWS,
+        num_samples=config.samples if importance else 1,
+        importance=importance,
+    )
     meter = Meter()
     history = History(log.rows)
     order, epoch = torch.empty(0), -1
@@ -143,24 +150,26 @@ def fit_model(
             saving = bool(due or late or stopping)
             if saving or meter.seconds() >= SECONDS_BETWEEN_LOGS:
                 row = meter.read(position, batch_size, num_dims)
+                if not model.is_likelihood:  # a loss, and no nats
+                    row |= {"bound": None, "bits_per_dim": None}
+                    row.pop("reconstruction")
                 row |= {"epoch": position.step / num_batches, "learning_rate": rate}
                 row["beta"] = step_module.weights(progress).beta
                 log.add(kind="train", **row)
                 console.progress(progress, row)
                 _refuse_divergence(position.skipped_in_a_row, folder, position.best_step)
 
-            # --- validation: the unweighted bound of the averaged weights
+            # --- validation: the unweighted bound, or L_K where that is climbed, of the average
             if due:
                 judged = state.average.judged(position.step)
                 judged.settle(source)
                 row = judge(judged) | {"step": position.step, "epoch": position.step / num_batches}
+                score = row["bound"] if model.is_likelihood else -row["loss"]
                 position.validations = math.floor(progress * config.validations + 1e-9)
-                better = math.isfinite(row["bound"]) and (
-                    position.best is None or row["bound"] > position.best
-                )
+                better = math.isfinite(score) and (position.best is None or score > position.best)
                 position.since_best = 0 if better else position.since_best + 1
                 if better:
-                    position.best, position.best_step = row["bound"], position.step
+                    position.best, position.best_step = score, position.step
                     state.best = {k: v.clone() for k, v in judged.state_dict().items()}
                 history.stopped_early = position.since_best >= config.patience and progress < 1
                 position.finished = progress >= 1 or history.stopped_early
@@ -198,7 +207,7 @@ def training_noise(
     for block, first in enumerate(range(0, batch_size, NOISE_BLOCK)):
         generator = generator_for("noise", config.seed, step, block, device=device)
         size = min(NOISE_BLOCK, batch_size - first)
-        parts.append(model.noise(size, config.num_samples, generator))
+        parts.append(model.noise(size, config.samples, generator))
     return concatenate_noise(parts)
 
 

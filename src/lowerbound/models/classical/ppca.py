@@ -27,9 +27,11 @@ from torch import Tensor
 
 from lowerbound._shapes import num_elements
 from lowerbound.data import Source
-from lowerbound.distributions import DiagonalGaussian, Real, Support, kl_gaussian
+from lowerbound.distributions import DiagonalGaussian, Support, kl_gaussian
 from lowerbound.errors import refuse
 from lowerbound.models.base import Draw, Model
+from lowerbound.models.classical.cells import UNIFORM_VARIANCE, cell_widths, values_of
+from lowerbound.models.classical.moments import covariance_of, mean_of
 from lowerbound.objectives import Bound, Noise
 
 __all__ = ["PPCAOptions", "ProbabilisticPCA"]
@@ -66,6 +68,7 @@ class ProbabilisticPCA(Model):
     eigenvalues: Tensor
     variance: Tensor
     floored: Tensor
+    width: Tensor
 
     def __init__(self, event_shape: Sequence[int], support: Support, latent_dim: int) -> None:
         super().__init__(event_shape, support)
@@ -78,6 +81,7 @@ class ProbabilisticPCA(Model):
         self.register_buffer("eigenvalues", torch.ones(latent_dim, dtype=torch.float64))
         self.register_buffer("variance", torch.ones((), dtype=torch.float64))
         self.register_buffer("floored", torch.tensor(False))
+        self.register_buffer("width", cell_widths(event_shape, support), persistent=False)
 
     @classmethod
     def build(
@@ -91,7 +95,7 @@ class ProbabilisticPCA(Model):
     @property
     def dequantizes(self) -> bool:
         """Whether uniform noise is added to make a density of a mass."""
-        return not isinstance(self.support, Real)
+        return bool(self.width.any())
 
     @property
     def evidence_kind(self) -> str:
@@ -107,17 +111,10 @@ class ProbabilisticPCA(Model):
     @torch.no_grad()
     def fit_exactly(self, source: Source) -> bool:
         """Maximum likelihood from the eigenvectors of the training covariance."""
-        x = source.train.x.flatten(1)
-        mean = torch.zeros_like(self.mu)
-        for block in x.split(4096):
-            mean += block.to(self.mu).sum(0) / len(x)
-        covariance = torch.zeros(len(mean), len(mean)).to(self.mu)
-        for block in x.split(4096):
-            centered = block.to(self.mu) - mean
-            covariance += centered.mT @ centered / len(x)
-        if self.dequantizes:
-            mean = mean + 0.5
-            covariance.diagonal().add_(1 / 12)
+        mean = mean_of(source.train.x, self.mu)
+        covariance = covariance_of(source.train.x, mean)
+        mean = mean + 0.5 * self.width
+        covariance.diagonal().add_(UNIFORM_VARIANCE * self.width)
         eigenvalues, vectors = torch.linalg.eigh(covariance)
         k = self.latent_dim
         self.mu.copy_(mean)
@@ -148,17 +145,17 @@ class ProbabilisticPCA(Model):
         loc = (x - self.mu) @ self.weight / self.eigenvalues
         return DiagonalGaussian(loc, 0.5 * torch.log(self.variance / self.eigenvalues))
 
-    def _points(self, x: Tensor) -> Tensor:
-        """Examples as real vectors (B, D); discrete ones at the middle of their cells."""
-        return x.flatten(1).to(self.mu) + (0.5 if self.dequantizes else 0.0)
+    def _middles(self, x: Tensor) -> Tensor:
+        """Examples as real vectors (B, D); discrete elements at the middle of their cells."""
+        return x.flatten(1).to(self.mu) + 0.5 * self.width
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
         """The posterior p(z|x), exact, (B, k)."""
-        return self._posterior(self._points(x))
+        return self._posterior(self._middles(x))
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
         """p(x|z) over (N, *event), in the units of the data."""
-        loc = z.to(self.mu) @ self.weight.mT + self.mu - (0.5 if self.dequantizes else 0.0)
+        loc = z.to(self.mu) @ self.weight.mT + self.mu - 0.5 * self.width
         return DiagonalGaussian(
             loc.reshape(-1, *self.event_shape), 0.5 * self.variance.log(), len(self.event_shape)
         )
@@ -173,7 +170,7 @@ class ProbabilisticPCA(Model):
         generator: torch.Generator | None = None,
     ) -> Bound:
         """See `Model.bound`; every term is exact, and noise is not used."""
-        points = self._points(x)
+        points = self._middles(x)
         q = self._posterior(points)
         residual = points - self.mu - q.loc @ self.weight.mT
         shrinkage = self.variance / self.eigenvalues
@@ -182,10 +179,10 @@ class ProbabilisticPCA(Model):
         kl = kl_gaussian(q)
         if self.dequantizes:
             # Uniform noise has variance 1/12 per element, here pushed through both terms.
-            size = len(self.mu)
-            error = error + (size - self.latent_dim + shrinkage.square().sum()) / 12
-            gain = (self.eigenvalues - self.variance) / self.eigenvalues.square()
-            kl = kl + gain / 24
+            spread = UNIFORM_VARIANCE * self.width
+            passed = self.weight.square() / self.eigenvalues.square()
+            error = error + spread @ (1 - passed @ (self.eigenvalues + self.variance))
+            kl = kl + 0.5 * spread @ passed
         log_variance = math.log(2 * math.pi) + self.variance.log()
         reconstruction = -0.5 * (len(self.mu) * log_variance + error / self.variance)
         return Bound(reconstruction, {"kl": kl.sum(-1)}, {"kl": kl})
@@ -202,7 +199,7 @@ class ProbabilisticPCA(Model):
         """See `Model.draw`; with the exact posterior the weights of real data are all p(x)."""
         noise = self._given(x, num_samples, noise, None)
         u = {"u": noise["u"]} if self.dequantizes else {}
-        points = x.flatten(1).to(self.mu).expand(num_samples, -1, -1) + u.get("u", 0.0)
+        points = x.flatten(1).to(self.mu) + self.width * u.get("u", 0.0)
         q = self._posterior(points)
         latents = {"z": q.rsample(noise["z"]), **u}
         log_q = (q.detach() if path else q).log_prob(latents["z"])
@@ -214,7 +211,7 @@ class ProbabilisticPCA(Model):
         """See `Model.log_joint`; latents ``z`` (K, B, k), and ``u`` where dequantised."""
         z = latents["z"]
         points = x.flatten(1).to(self.mu)
-        points = points + latents["u"] if self.dequantizes else points
+        points = points + self.width * latents["u"] if self.dequantizes else points
         p = DiagonalGaussian(z @ self.weight.mT + self.mu, 0.5 * self.variance.log())
         zero = self.mu.new_zeros(())
         return p.log_prob(points) + DiagonalGaussian(zero, zero).log_prob(z)
@@ -233,11 +230,7 @@ class ProbabilisticPCA(Model):
         p = self.decode(z)
         if mean:
             return p.mean
-        x = p.sample(generator)
-        if not self.dequantizes:
-            return x
-        top = self.support.levels - 1  # type: ignore[union-attr]
-        return (x + 0.5).floor().clamp(0, top).to(torch.uint8 if top < 256 else torch.int64)
+        return values_of(p.sample(generator), self.support)
 
     def notes(self) -> list[str]:
         """What was done to make a density of discrete data."""
