@@ -41,7 +41,7 @@ class AutoencoderOptions:
     latent_dim: int = 40
     """Number of latent dimensions d."""
     network: Network = "auto"
-    """Encoder and decoder: mlp; hybrid, where the decoder's mlp ends in up-sampling convolutions;
+    """Encoder and decoder: mlp; hybrid, where the decoder ends in a brush shared by all places;
     or conv. auto is hybrid for images of 16 to 32 pixels a side, conv for larger, else mlp."""
     width: int | None = None
     """Hidden units of an mlp (512 unless said), or channels of a conv at full size (32)."""
