@@ -54,11 +54,16 @@ def log_likelihood(
     with judging(model):
         if model.closed_form:
             return exact_log_likelihood(model, x, num_samples, context)
-        parts, device = [], model.calibrated.device
+        # Made beforehand: a small tensor kept per block would leave the large ones that are freed
+        # around it in pieces that fit no other, and memory would grow with the examples.
+        result = LogLikelihood(*torch.empty(3, len(x), dtype=torch.float64))
+        device = model.calibrated.device
         for rows in blocks(len(x), max(1, decoded_at_once(model) // num_samples)):
             given = None if context is None else context[rows].to(device)
-            parts.append(_judged(model, x[rows].to(device), given, rows, num_samples, seed))
-        return join(parts)
+            judged = _judged(model, x[rows].to(device), given, rows, num_samples, seed)
+            for name, values in vars(judged).items():
+                getattr(result, name)[rows] = values
+        return result
 
 
 def exact_log_likelihood(
