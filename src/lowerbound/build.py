@@ -59,7 +59,7 @@ MODELS: dict[str, Entry] = {
         "VAEOptions",
         "Variational autoencoder: Gaussian posterior, N(0, I) prior, any likelihood.",
         "Kingma and Welling, Auto-Encoding Variational Bayes, 2014",
-        nats=-85.10,
+        nats=-84.85,
     ),
     "ppca": Entry(
         "lowerbound.models.classical:ProbabilisticPCA",
@@ -217,12 +217,14 @@ def load_model(folder: Path | str, model: nn.Module | None = None) -> Model:
     folder = Path(folder)
     weights = folder / "model.safetensors"
     if not weights.is_file() or not (folder / "config.json").is_file():
-        reason = (
-            "has no model.safetensors and config.json" if folder.is_dir() else "does not exist"
-        )
-        raise InputError(
-            f"'{printable(folder)}' {reason}; give the folder of a run of `lowerbound train`"
-        )
+        shown = printable(folder)
+        if (folder / "config.yaml").is_file():
+            raise InputError(
+                f"'{shown}' is a run that is not finished; continue it with "
+                f"`lowerbound train --resume {shown}`"
+            )
+        reason = "has no model.safetensors" if folder.is_dir() else "does not exist"
+        raise InputError(f"'{shown}' {reason}; give the folder of a run of `lowerbound train`")
     document = load_json(folder / "config.json")
     check_format_version(document, folder / "config.json")
     loaded = model if model is not None else _built(document, folder / "config.json")

@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 
 from lowerbound.commands import COMMANDS, TrainFlags
 from lowerbound.config import RunConfig, load_config, nearest
-from lowerbound.errors import InputError, LowerboundError, printable, refuse
+from lowerbound.errors import InputError, Interrupted, LowerboundError, printable, refuse
 
 __all__ = ["run_command_line"]
 
@@ -34,6 +34,9 @@ def run_command_line(args: Sequence[str]) -> int:
     debug = "--debug" in args
     try:
         return _dispatch(list(args))
+    except Interrupted as asked:  # what was asked for is no error
+        print(f"{PROGRAM}: {printable(asked, 600)}", file=sys.stderr)
+        return asked.code
     except LowerboundError as error:
         if debug:
             traceback.print_exc()

@@ -176,6 +176,11 @@ def fit_model(
                 position.seconds = time.perf_counter() - started
                 log.add(kind="validation", seconds=position.seconds, best=better, **row)
                 console.validation(progress, log.rows[-1])
+                if history.stopped_early:
+                    console.say(
+                        f"no better for {config.patience} validations: stopped; the weights of "
+                        f"step {position.best_step:,} are kept"
+                    )
 
             # --- save: at every validation, every five minutes, and when asked to stop
             position.metrics_bytes = log.num_bytes
