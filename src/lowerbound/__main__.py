@@ -8,7 +8,9 @@ import sys
 def main() -> None:
     """Run the command line and exit with its code."""
     from lowerbound.cli import run_command_line
+    from lowerbound.launch import end_with_parent
 
+    end_with_parent()
     sys.exit(run_command_line(sys.argv[1:]))
 
 

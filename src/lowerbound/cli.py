@@ -21,7 +21,15 @@ from typing import Any, Literal, TypeVar
 
 from lowerbound.commands import COMMANDS, TrainFlags
 from lowerbound.config import RunConfig, load_config, nearest
-from lowerbound.errors import InputError, Interrupted, LowerboundError, printable, refuse
+from lowerbound.errors import (
+    InputError,
+    Interrupted,
+    LostProcessError,
+    LowerboundError,
+    printable,
+    refuse,
+)
+from lowerbound.launch import is_launched, is_watched, watch
 
 __all__ = ["run_command_line"]
 
@@ -37,6 +45,8 @@ def run_command_line(args: Sequence[str]) -> int:
     except Interrupted as asked:  # what was asked for is no error
         print(f"{PROGRAM}: {printable(asked, 600)}", file=sys.stderr)
         return asked.code
+    except LostProcessError as error:
+        return error.code if is_watched() else _fail(str(error), error.code)
     except LowerboundError as error:
         if debug:
             traceback.print_exc()
@@ -94,6 +104,8 @@ def _dispatch(args: list[str]) -> int:
         raise InputError(f"there is no command '{printable(name)}'; {hint}")
     command = COMMANDS[name]
     flags = train_flags(rest) if name == "train" else parse(command.flags, name, rest)
+    if getattr(flags, "devices", 1) > 1 and not is_launched():
+        return watch(args, flags.devices)
     return command.run(flags) or 0
 
 

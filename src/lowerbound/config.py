@@ -77,10 +77,12 @@ class TrainingConfig:
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto is the first accelerator there is."""
     devices: int = 1
-    """Number of devices; one in this version."""
+    """Devices per machine, one process for each; they share every batch."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Of the networks' matrix work; likelihoods and KLs are always float32. auto is bf16 where
     the processor or device multiplies it natively."""
+    compile: Literal["auto", "always", "never"] = "auto"
+    """Compile the training step; auto does on a GPU for runs long enough to pay for it."""
 
     def __post_init__(self) -> None:
         given = [n for n in ("epochs", "steps", "minutes") if getattr(self, n) is not None]
@@ -90,7 +92,7 @@ class TrainingConfig:
             _check(self, name, "above 0", lambda v: v > 0)
         if self.num_samples is not None:
             _check(self, "num_samples", "at least 1", lambda v: v >= 1)
-        for name in ("num_groups", "batch_size", "validations", "patience"):
+        for name in ("num_groups", "batch_size", "validations", "patience", "devices"):
             _check(self, name, "at least 1", lambda v: v >= 1)
         for name in ("beta", "free_bits", "weight_decay"):
             _check(self, name, "0 or more", lambda v: v >= 0)
@@ -107,8 +109,6 @@ class TrainingConfig:
             "auto, float32 or bf16",
             lambda v: v in ("auto", "float32", "bf16"),
         )
-        if self.devices != 1:
-            raise refuse("devices", "1 in this version", self.devices)
 
     @property
     def samples(self) -> int:

@@ -27,7 +27,8 @@ def examine() -> dict[str, Any]:
     import torch
 
     from lowerbound import __version__
-    from lowerbound.training.step import resolve_device, resolve_precision
+    from lowerbound.engine import resolve_device
+    from lowerbound.training.step import resolve_precision
 
     device = resolve_device("auto")
     facts: dict[str, Any] = {

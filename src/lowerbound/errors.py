@@ -11,6 +11,7 @@ __all__ = [
     "DivergedError",
     "InputError",
     "Interrupted",
+    "LostProcessError",
     "LowerboundError",
     "ResourceError",
     "printable",
@@ -40,6 +41,10 @@ class ResourceError(LowerboundError):
     """Something could not be written, or memory ran out (exit code 4)."""
 
     code = 4
+
+
+class LostProcessError(ResourceError):
+    """Another process of a run on several devices has gone (exit code 4)."""
 
 
 class DivergedError(LowerboundError):

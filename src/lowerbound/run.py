@@ -7,6 +7,7 @@ report.html.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -22,6 +23,7 @@ from lowerbound.config import (
 )
 from lowerbound.data import Rows, Source, load_data, load_rows
 from lowerbound.data.base import binarized
+from lowerbound.engine import Engine, make_engine, resolve_device
 from lowerbound.errors import InputError, refuse
 from lowerbound.evaluation import evaluate
 from lowerbound.files import load_json, save_json, save_text
@@ -29,10 +31,10 @@ from lowerbound.models import Model
 from lowerbound.pictures import draw_pictures
 from lowerbound.report import write_report
 from lowerbound.training import History, fit_model
-from lowerbound.training.checkpoint import RunLock, load_newest, sweep
+from lowerbound.training.checkpoint import Checkpoint, RunLock, load_newest, sweep
 from lowerbound.training.logs import Console
 from lowerbound.training.schedule import Length
-from lowerbound.training.step import resolve_device, resolve_precision
+from lowerbound.training.step import resolve_compile, resolve_precision
 
 __all__ = ["Run", "fit", "new_folder", "resume", "rows_of", "run_config", "source_of", "train"]
 
@@ -99,9 +101,11 @@ def fit(
     given |= {"objective": objective, **options}
     config = validated(TrainingConfig, given, "the arguments of fit")
     model.check(source.train.x[:256], source.name)
-    console = Console(quiet)
+    engine = make_engine(config.device, config.devices)
+    console = Console(quiet or not engine.is_main)
     if out is None:
-        return Run(model, fit_model(model, source, config, console=console))
+        with engine.connected():
+            return Run(model, fit_model(model, source, config, console=console, engine=engine))
     full = RunConfig(
         **asdict(config),
         data=source.name,
@@ -110,9 +114,9 @@ def fit(
         **source.preparation,
     )
     full = replace(full, num_samples=full.samples)
-    folder = new_folder(Path(out), overwrite)
-    with RunLock(folder):
-        return _carry_out(full, model, source, folder, console)
+    if engine.is_main:
+        new_folder(Path(out), overwrite)
+    return _carry_out(full, model, source, Path(out), console, engine)
 
 
 def train(
@@ -126,37 +130,43 @@ def train(
         overwrite: replace an earlier run there.
         quiet: no progress.
     """
-    console = Console(quiet)
+    engine = make_engine(config.device, config.devices)
+    console = Console(quiet or not engine.is_main)
     source = source_of(config)
     config = resolved(config, source)
     for warning in source.warnings:
         console.say(f"warning: {warning}")
     model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
     config = replace(config, options=asdict(model.options))
-    folder = new_folder(folder or next_folder(config), overwrite)
-    with RunLock(folder):
-        console.say(_announcement(config, source, model, folder))
-        return _carry_out(config, model, source, folder, console)
+    folder = folder or next_folder(config)
+    if engine.is_main:
+        new_folder(folder, overwrite)
+    console.say(_announcement(config, source, model, folder))
+    return _carry_out(config, model, source, folder, console, engine)
 
 
-def resume(folder: Path, *, quiet: bool = False) -> Run:
+def resume(folder: Path, *, devices: int | None = None, quiet: bool = False) -> Run:
     """Continue a run from its newest good checkpoint, or complete what a finished one lacks.
+
+    Args:
+        folder: of the run.
+        devices: other than the run began with: order and noise stay, sums are taken otherwise.
+        quiet: no progress.
 
     Raises:
         InputError: no run there, or its data have changed.
         CheckpointError: it has checkpoints and all of them are bad.
     """
     config = run_config(folder)
-    console = Console(quiet)
-    with RunLock(folder):
-        if (folder / "report.html").exists():
-            console.say(f"{folder} is finished")
-            return Run(
-                load_model(folder), History(), load_json(folder / "evaluation.json"), folder
-            )
-        source = source_of(config)
-        model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
-        return _carry_out(config, model, source, folder, console, resuming=True)
+    config = replace(config, devices=devices or config.devices)
+    engine = make_engine(config.device, config.devices)
+    console = Console(quiet or not engine.is_main)
+    if (folder / "report.html").exists():
+        console.say(f"{folder} is finished")
+        return Run(load_model(folder), History(), load_json(folder / "evaluation.json"), folder)
+    source = source_of(config)
+    model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
+    return _carry_out(config, model, source, folder, console, engine, resuming=True)
 
 
 def _carry_out(
@@ -165,43 +175,70 @@ def _carry_out(
     source: Source,
     folder: Path,
     console: Console,
+    engine: Engine,
     *,
     resuming: bool = False,
 ) -> Run:
-    """Train, save, judge and draw in a folder that is locked."""
-    checkpoint = None
-    if resuming:
-        sweep(folder)
-        checkpoint, rejected = load_newest(folder)
-        for reason in rejected:
-            console.say(f"warning: {reason}; falling back to an older checkpoint")
-        at = f"step {checkpoint.state['position']['step']:,}" if checkpoint else "the beginning"
-        console.say(f"resuming {folder} from {at}")
-    else:
-        save_text(folder / "config.yaml", config.to_yaml())
-    history = fit_model(
-        model, source, config.training(), folder=folder, checkpoint=checkpoint, console=console
-    )
-    save_model(folder, model)
-    console.say(f"judging on the test split (K = {TRAIN_NUM_SAMPLES})")
-    result = evaluate(model, source, num_samples=TRAIN_NUM_SAMPLES, max_rows=MAX_JUDGED_ROWS)
-    save_json(folder / "evaluation.json", result)
-    draw_pictures(model, source, folder, history.rows, method=config.latents)
-    write_report(folder)
-    return Run(model, history, result, folder)
+    """Train, save, judge and draw; one process writes, in a folder that it has locked."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(engine.connected())
+        if engine.is_main:
+            stack.enter_context(RunLock(folder))
+            if resuming:
+                sweep(folder)
+            else:
+                save_text(folder / "config.yaml", config.to_yaml())
+        engine.barrier()  # nobody reads before the folder is in order
+        checkpoint = _newest(folder, console) if resuming else None
+        history = fit_model(
+            model,
+            source,
+            config.training(),
+            folder=folder if engine.is_main else None,
+            checkpoint=checkpoint,
+            console=console,
+            engine=engine,
+        )
+        if engine.is_main:
+            save_model(folder, model)
+        console.say(f"judging on the test split (K = {TRAIN_NUM_SAMPLES})")
+        result = evaluate(
+            model,
+            source,
+            num_samples=TRAIN_NUM_SAMPLES,
+            max_rows=MAX_JUDGED_ROWS,
+            engine=engine,
+        )
+        if engine.is_main:
+            save_json(folder / "evaluation.json", result)
+            draw_pictures(model, source, folder, history.rows, method=config.latents)
+            write_report(folder)
+        return Run(model, history, result, folder)
+
+
+def _newest(folder: Path, console: Console) -> Checkpoint | None:
+    """The newest good checkpoint, having said what was rejected."""
+    checkpoint, rejected = load_newest(folder)
+    for reason in rejected:
+        console.say(f"warning: {reason}; falling back to an older checkpoint")
+    at = f"step {checkpoint.state['position']['step']:,}" if checkpoint else "the beginning"
+    console.say(f"resuming {folder} from {at}")
+    return checkpoint
 
 
 def resolved(config: RunConfig, source: Source) -> RunConfig:
     """The configuration with every default that depends on the machine written out."""
     device = resolve_device(config.device)
     batches = max(1, len(source.train) // config.batch_size)
-    steps = Length.of(config, batches).steps if config.epochs is None else None
+    length = Length.of(config, batches)
+    compiled = resolve_compile(config.compile, device, length)
     precision: Any = resolve_precision(config.precision, device)
     return replace(
         config,
         device=str(device),
         precision=precision,
-        steps=steps,
+        compile="always" if compiled else "never",
+        steps=length.steps if config.epochs is None else None,
         num_samples=config.samples,
     )
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from lowerbound.build import create_model
+from lowerbound.engine import Engine
 from lowerbound.errors import InputError
 from lowerbound.evaluation import Judge, log_likelihood, paired_difference
 
-CPU = torch.device("cpu")
+ENGINE = Engine(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def model(digits):
 
 
 def test_it_judges_the_bound_with_noise_that_never_changes(model, digits):
-    judge = Judge(digits.validation, CPU, 40)
+    judge = Judge(digits.validation, ENGINE, 40)
     first = judge(model)
     assert judge(model) == first
     bound = model.bound(judge.split.x)
@@ -30,7 +31,7 @@ def test_it_judges_the_bound_with_noise_that_never_changes(model, digits):
 
 
 def test_more_samples_of_the_bound_are_the_mean_of_them(model, digits):
-    judge = Judge(digits.validation, CPU, 700, num_samples=4)
+    judge = Judge(digits.validation, ENGINE, 700, num_samples=4)
     judged = judge(model)
     noise = model.judging_noise(range(len(judge.split)), 4)
     bound = model.bound(judge.split.x, num_samples=4, noise=noise)
@@ -38,7 +39,7 @@ def test_more_samples_of_the_bound_are_the_mean_of_them(model, digits):
 
 
 def test_an_importance_weighted_objective_is_judged_by_what_it_maximises(model, digits):
-    judge = Judge(digits.validation, CPU, 30, num_samples=20, importance=True)
+    judge = Judge(digits.validation, ENGINE, 30, num_samples=20, importance=True)
     judged = judge(model)
     estimate = log_likelihood(model, judge.split.x, num_samples=20)
     assert judged["bound"] == pytest.approx(float(estimate.value.mean()))
@@ -46,19 +47,19 @@ def test_an_importance_weighted_objective_is_judged_by_what_it_maximises(model, 
     assert judged["effective_sample_size"] == pytest.approx(size)
     assert judged["bits_per_dim"] == pytest.approx(-judged["bound"] / (64 * math.log(2)))
     assert judge(model) == judged
-    assert judged["bound"] > Judge(digits.validation, CPU, 30)(model)["bound"]
+    assert judged["bound"] > Judge(digits.validation, ENGINE, 30)(model)["bound"]
 
 
 def test_it_leaves_the_mode_of_the_model_alone(model, digits):
     model.train()
-    Judge(digits.validation, CPU, 10)(model)
+    Judge(digits.validation, ENGINE, 10)(model)
     assert model.training
     model.eval()
 
 
 def test_no_samples_are_refused(digits):
     with pytest.raises(InputError, match="'num_samples' must be at least 1"):
-        Judge(digits.validation, CPU, 10, num_samples=0)
+        Judge(digits.validation, ENGINE, 10, num_samples=0)
 
 
 def test_a_paired_difference_knows_what_two_means_do_not():

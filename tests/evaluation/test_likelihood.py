@@ -10,6 +10,7 @@ import torch
 from lowerbound.build import create_model
 from lowerbound.data import Rows, make_source
 from lowerbound.distributions import Real
+from lowerbound.engine import Engine
 from lowerbound.errors import DivergedError, InputError
 from lowerbound.evaluation import base, evaluate, latent_means, log_likelihood
 from lowerbound.evaluation.judging import scores
@@ -173,7 +174,7 @@ def test_judged_numbers_are_never_computed_in_half_precision(model, digits):
 
     from lowerbound.evaluation import Judge, annealed_importance_sampling, prior_monte_carlo
 
-    x, judge = digits.test.x[:4], Judge(digits.validation, torch.device("cpu"), 20)
+    x, judge = digits.test.x[:4], Judge(digits.validation, Engine(torch.device("cpu")), 20)
     numbers = {
         "log_likelihood": lambda m: log_likelihood(m, x, num_samples=20).value,
         "prior": lambda m: prior_monte_carlo(m, x, num_samples=20).value,

@@ -45,7 +45,7 @@ class OfRun:
 def model_of(flags: OfRun) -> Model:
     """The model of the run, on the device that is asked for."""
     from lowerbound.build import load_model
-    from lowerbound.training.step import resolve_device
+    from lowerbound.engine import resolve_device
 
     return load_model(flags.run).to(resolve_device(flags.device))
 

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lowerbound._parallel import global_mean
 from lowerbound._shapes import sum_event
 from lowerbound.distributions.base import Distribution
 from lowerbound.distributions.location_scale import LocationScaleLikelihood
@@ -139,7 +140,8 @@ class GaussianLikelihood(LocationScaleLikelihood):
         outputs = self.outputs(raw)
         loc = self._location(outputs)
         if self.sigma == "optimal" and self.training and x is not None:
-            log_scale = self.optimal_log_sigma((x - loc.detach()).square().mean())
+            error = (x - loc.detach()).square().mean()
+            log_scale = self.optimal_log_sigma(global_mean(error.unsqueeze(0)))
         else:
             log_scale = self._log_scale(outputs)
         return DiagonalGaussian(loc, log_scale, len(self.event_shape))

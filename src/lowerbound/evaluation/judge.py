@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lowerbound._random import permutation
 from lowerbound._shapes import num_elements
 from lowerbound.data import InMemorySplit
+from lowerbound.engine import Engine
 from lowerbound.errors import refuse
 from lowerbound.evaluation.base import blocks, judging
 from lowerbound.evaluation.likelihood import log_likelihood
@@ -35,7 +35,7 @@ class Judge:
 
     Args:
         split: what is judged, usually the validation set.
-        device: where.
+        engine: where, and with whom.
         max_rows: at most so many seeded rows.
         num_samples: draws per example.
         importance: judge L_K, K = ``num_samples``, in place of the ELBO: what an
@@ -45,7 +45,7 @@ class Judge:
     def __init__(
         self,
         split: InMemorySplit,
-        device: torch.device,
+        engine: Engine,
         max_rows: int,
         *,
         num_samples: int = 1,
@@ -53,8 +53,8 @@ class Judge:
     ) -> None:
         if num_samples < 1:
             raise refuse("num_samples", "at least 1", num_samples)
-        self.split = subset(split, max_rows).to(device)
-        self.num_samples, self.importance = num_samples, importance
+        self.split = subset(split, max_rows).to(engine.device)
+        self.engine, self.num_samples, self.importance = engine, num_samples, importance
         self.noise: dict[str, Tensor] | None = None
 
     def __call__(self, model: Model) -> dict[str, Any]:

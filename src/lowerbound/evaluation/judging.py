@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lowerbound._shapes import num_elements
 from lowerbound.data import InMemorySplit, Source
+from lowerbound.engine import Engine
 from lowerbound.errors import DivergedError, InputError
 from lowerbound.evaluation.ais import annealed_importance_sampling
 from lowerbound.evaluation.base import LogLikelihood, blocks, judging, standard_error
@@ -43,6 +44,7 @@ def evaluate(
     baselines: bool = True,
     ais: int = 0,
     ais_chains: int = 16,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Judge a model on a split of a source.
 
@@ -56,6 +58,7 @@ def evaluate(
         baselines: put probabilistic PCA with as many latents beside it.
         ais: steps of annealed importance sampling on 100 seeded rows; 0 for none.
         ais_chains: its chains per example.
+        engine: the devices that share the work; this process's own without one.
 
     Returns:
         What evaluation.json holds: nats per example, averaged over examples, with standard

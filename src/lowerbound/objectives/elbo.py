@@ -19,6 +19,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from lowerbound._parallel import global_mean
 from lowerbound.errors import refuse
 from lowerbound.objectives.base import UNWEIGHTED, Bound, BoundModel, Noise, Weights
 
@@ -57,6 +58,6 @@ def _with_free_bits(bound: Bound, free_bits: float) -> Tensor:
     for name, rate in bound.rates.items():
         if name not in bound.details:
             raise refuse("free_bits", "0 for a model without rates per group", free_bits)
-        groups = bound.details[name].mean(0)
+        groups = global_mean(bound.details[name])
         total = total + torch.where(groups > free_bits, groups, free_bits).sum().expand_as(rate)
     return total

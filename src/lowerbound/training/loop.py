@@ -7,35 +7,35 @@ whose loss or gradient is not finite is skipped on the device, without being loo
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from lowerbound._random import generator_for, permutation
+from lowerbound._random import generator_for
 from lowerbound._shapes import num_elements
 from lowerbound.config import TrainingConfig
 from lowerbound.data import Source
+from lowerbound.engine import Engine, make_engine
 from lowerbound.errors import DivergedError, Interrupted, refuse
 from lowerbound.evaluation import Judge
+from lowerbound.launch import heartbeat
 from lowerbound.models import Model, concatenate_noise
+from lowerbound.training.batches import Batches, blocks_of
 from lowerbound.training.checkpoint import Checkpoint
 from lowerbound.training.logs import Console, MetricsLog
+from lowerbound.training.meter import Meter
 from lowerbound.training.schedule import Length, learning_rate
+from lowerbound.training.signals import stop_signal
 from lowerbound.training.state import TrainState
-from lowerbound.training.step import Step, resolve_device, resolve_precision
+from lowerbound.training.step import Step, resolve_compile, resolve_precision
+from lowerbound.training.update import update
 
 __all__ = ["History", "fit_model"]
 
-NOISE_BLOCK = 128
 SECONDS_BETWEEN_LOGS = 1.0
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
 MAX_SKIPPED_IN_A_ROW = 10
@@ -67,6 +67,7 @@ def fit_model(
     folder: Path | None = None,
     checkpoint: Checkpoint | None = None,
     console: Console | None = None,
+    engine: Engine | None = None,
 ) -> History:
     """Train ``model`` in place; it ends as the average of the best validation, in eval mode.
 
@@ -77,15 +78,16 @@ def fit_model(
         folder: where checkpoints and metrics go; nothing is written without one.
         checkpoint: where to continue from.
         console: who tells the person that waits.
+        engine: the devices; those of ``config`` unless given.
 
     Raises:
         DivergedError: ten steps in a row were not finite.
         Interrupted: asked to stop, having saved.
     """
     console = console or Console(quiet=True)
-    device = resolve_device(config.device)
+    engine = engine or make_engine(config.device, config.devices)
     model.calibrate(source)
-    model.to(device)
+    model.to(engine.device)
 
     # --- models with a closed form have no loop
     if model.fit_exactly(source):
@@ -94,68 +96,66 @@ def fit_model(
         return History()
 
     # --- state, and the order of everything random
-    batch_size = min(config.batch_size, len(source.train))
-    num_batches = len(source.train) // batch_size
-    length = Length.of(config, num_batches)
-    step_module = Step(model, config, resolve_precision(config.precision, device))
+    batch_size = _batch_size(config, source, engine)
+    rows = engine.rows(batch_size)
+    batches = Batches(source.train, batch_size, config.seed, engine.device, rows)
+    length = Length.of(config, batches.num_batches)
+    step_module = Step(
+        model,
+        config,
+        resolve_precision(config.precision, engine.device),
+        resolve_compile(config.compile, engine.device, length),
+    )
+    parallel_step = engine.setup(step_module)
     state = TrainState(model, config)
     if checkpoint is not None:
         _same_data(checkpoint, source)
         state.restore(checkpoint)
     position, facts = state.position, {"fingerprint": source.fingerprint, "seed": config.seed}
     log = MetricsLog(folder, position.metrics_bytes)
-    train = source.train.to(device)
-    importance = step_module.importance
     judge = Judge(
         source.validation,
-        device,
+        engine,
         MAX_VALIDATION_ROWS,
-        num_samples=config.samples if importance else 1,
-        importance=importance,
+        num_samples=config.samples if step_module.importance else 1,
+        importance=step_module.importance,
     )
-    meter = Meter()
+    meter = Meter(engine, batch_size, num_elements(model.event_shape), model.is_likelihood)
     history = History(log.rows)
-    order, epoch = torch.empty(0), -1
-    num_dims = num_elements(model.event_shape)
     started = time.perf_counter() - position.seconds
     saved_at = time.perf_counter()
 
     model.train()  # what is judged is the average, a model of its own
-    with console, _stop_signal(folder is not None) as stop:
+    with console, stop_signal(folder is not None or engine.world > 1) as stop, batches:
         while not position.finished:
             progress = length.progress(position.step, position.seconds)
 
-            # --- one step: a batch by index, its noise by count, the loss, the update
-            if position.step // num_batches != epoch:
-                epoch = position.step // num_batches
-                order = permutation(len(train), "epoch", config.seed, epoch).to(device)
-            first = position.step % num_batches * batch_size
-            generator = generator_for("data", config.seed, position.step, device=device)
-            x, context = train.draw(order[first : first + batch_size], generator)
-            noise = training_noise(model, batch_size, config, position.step)
-            loss, bound = step_module(x, context, noise, progress)
+            # --- one step: a batch and its noise by count, the loss, the update
+            x, context = batches(position.step)
+            noise = training_noise(model, batch_size, config, position.step, rows)
+            loss, bound = parallel_step(x, context, noise, progress)
             loss.mean().backward()
             rate = learning_rate(progress, config.learning_rate, config.warmup)
-            usable = _update(state, rate, config.clip)
+            usable = update(state, rate, config.clip)
             meter.add(loss.detach(), bound.terms(), usable)
             position.step += 1
             state.average.update(position.step)
-            position.seconds = time.perf_counter() - started
+
+            # --- the time, and what it decides, agreed on by all processes
+            now = time.perf_counter()
+            position.seconds, stopping, log_age, save_age = engine.agree(
+                now - started, stop.number, meter.seconds(), now - saved_at
+            )
             progress = length.progress(position.step, position.seconds)
 
             # --- once a second, and before a save: read the meter, the only wait for the device
             due = progress * config.validations >= position.validations + 1 or progress >= 1
-            stopping = stop.number
-            late = time.perf_counter() - saved_at > SECONDS_BETWEEN_CHECKPOINTS
-            saving = bool(due or late or stopping)
-            if saving or meter.seconds() >= SECONDS_BETWEEN_LOGS:
-                row = meter.read(position, batch_size, num_dims)
-                if not model.is_likelihood:  # a loss, and no nats
-                    row |= {"bound": None, "bits_per_dim": None}
-                    row.pop("reconstruction")
-                row |= {"epoch": position.step / num_batches, "learning_rate": rate}
-                row["beta"] = step_module.weights(progress).beta
+            saving = bool(due or save_age > SECONDS_BETWEEN_CHECKPOINTS or stopping)
+            if saving or log_age >= SECONDS_BETWEEN_LOGS:
+                row = meter.read(position) | {"epoch": position.step / batches.num_batches}
+                row |= {"learning_rate": rate, "beta": step_module.weights(progress).beta}
                 log.add(kind="train", **row)
+                heartbeat(position.step)
                 console.progress(progress, row)
                 _refuse_divergence(position.skipped_in_a_row, folder, position.best_step)
 
@@ -163,14 +163,9 @@ def fit_model(
             if due:
                 judged = state.average.judged(position.step)
                 judged.settle(source)
-                row = judge(judged) | {"step": position.step, "epoch": position.step / num_batches}
-                score = row["bound"] if model.is_likelihood else -row["loss"]
+                row = judge(judged) | {"epoch": position.step / batches.num_batches}
+                better = state.take_in(row, judged, is_likelihood=model.is_likelihood)
                 position.validations = math.floor(progress * config.validations + 1e-9)
-                better = math.isfinite(score) and (position.best is None or score > position.best)
-                position.since_best = 0 if better else position.since_best + 1
-                if better:
-                    position.best, position.best_step = score, position.step
-                    state.best = {k: v.clone() for k, v in judged.state_dict().items()}
                 history.stopped_early = position.since_best >= config.patience and progress < 1
                 position.finished = progress >= 1 or history.stopped_early
                 position.seconds = time.perf_counter() - started
@@ -184,14 +179,16 @@ def fit_model(
 
             # --- save: at every validation, every five minutes, and when asked to stop
             position.metrics_bytes = log.num_bytes
-            if folder is not None and saving:
-                state.save(folder, facts)
+            if saving:
+                if folder is not None:
+                    state.save(folder, facts)
+                engine.barrier()
                 saved_at = time.perf_counter()
             if stopping and not position.finished:
                 raise Interrupted(
                     f"stopped at step {position.step:,} and saved; continue with "
                     f"`lowerbound train --resume {folder}`",
-                    stopping,
+                    int(stopping),
                 )
 
     # --- the model that was promised: averaged weights of the best validation
@@ -204,47 +201,36 @@ def fit_model(
 
 
 def training_noise(
-    model: Model, batch_size: int, config: TrainingConfig, step: int
+    model: Model, batch_size: int, config: TrainingConfig, step: int, rows: slice | None = None
 ) -> dict[str, Tensor]:
-    """Noise of a step, by blocks of the global batch: device and worker count change nothing."""
+    """Noise of a step, by blocks of the global batch: device and worker count change nothing.
+
+    Args:
+        model: whose noise.
+        batch_size: of the global batch.
+        config: its seed and number of samples.
+        step: by whose number the noise is drawn.
+        rows: those of the global batch that this process takes; all unless said.
+    """
     device = model.calibrated.device
     parts = []
-    for block, first in enumerate(range(0, batch_size, NOISE_BLOCK)):
+    for block, taken, inner in blocks_of(rows or slice(0, batch_size), batch_size):
         generator = generator_for("noise", config.seed, step, block, device=device)
-        size = min(NOISE_BLOCK, batch_size - first)
-        parts.append(model.noise(size, config.samples, generator))
-    return concatenate_noise(parts)
+        noise = model.noise(taken.stop - taken.start, config.samples, generator)
+        whole = inner == slice(0, taken.stop - taken.start)
+        parts.append(noise if whole else {name: eps[:, inner] for name, eps in noise.items()})
+    return parts[0] if len(parts) == 1 else concatenate_noise(parts)
 
 
-def _update(state: TrainState, rate: float, clip: float) -> Tensor:
-    """Clip and step in one pass over the weights; a gradient that is not finite moves nothing.
-
-    The fused optimiser divides by ``grad_scale`` and does nothing where ``found_inf`` is 1 (as it
-    does for loss scaling): clipping costs no pass of its own, and skipping no synchronisation.
-    """
-    optimizer = state.optimizer
-    gradients = [p.grad for p in state.names if p.grad is not None]
-    norm = _total_norm(gradients)
-    usable = norm.isfinite()
-    # On a CPU looking costs nothing, and dividing by 1 a pass over the gradients.
-    if norm.device.type != "cpu" or not norm <= clip:
-        optimizer.grad_scale = (norm / clip).clamp_min(1.0)  # type: ignore[attr-defined]
-        optimizer.found_inf = (~usable).float()  # type: ignore[attr-defined]
-    else:
-        optimizer.grad_scale = optimizer.found_inf = None  # type: ignore[attr-defined]
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return usable
-
-
-def _total_norm(gradients: list[Tensor]) -> Tensor:
-    """Euclidean norm of all gradients together; on a CPU by dot products, in half the time."""
-    if gradients[0].device.type != "cpu":
-        return torch.nn.utils.get_total_norm(gradients)
-    flat = [g.flatten() for g in gradients]
-    return torch.stack([torch.dot(g, g) for g in flat]).sum().sqrt()
+def _batch_size(config: TrainingConfig, source: Source, engine: Engine) -> int:
+    """The global batch: as asked for, or what the data have, in equal shares."""
+    size = min(config.batch_size, len(source.train))
+    if size < engine.world or (size == config.batch_size and size % engine.world):
+        required = (
+            f"a multiple of the {engine.world} devices, at most {len(source.train)} examples"
+        )
+        raise refuse("batch_size", required, config.batch_size)
+    return size - size % engine.world
 
 
 def _same_data(checkpoint: Checkpoint, source: Source) -> None:
@@ -264,77 +250,3 @@ def _refuse_divergence(skipped_in_a_row: int, folder: Path | None, best_step: in
             f"{skipped_in_a_row} steps in a row had a loss or gradient that is not finite, and "
             f"were skipped; try a lower --learning-rate or --clip, or --precision float32{good}"
         )
-
-
-class Meter:
-    """What the steps since the last log came to, kept on the device as it is until it is read."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Start a new interval."""
-        self.started = time.perf_counter()
-        self.steps: list[tuple[Tensor, dict[str, Tensor]]] = []
-        self.usable: list[Tensor] = []
-
-    def seconds(self) -> float:
-        """Length of the interval so far."""
-        return time.perf_counter() - self.started
-
-    def add(self, loss: Tensor, terms: dict[str, Tensor], usable: Tensor) -> None:
-        """Take in a step; a skipped one counts as skipped and adds nothing else."""
-        self.steps.append((loss, {name: term.detach() for name, term in terms.items()}))
-        self.usable.append(usable)
-
-    def read(self, position: Any, batch_size: int, num_dims: int) -> dict[str, Any]:
-        """Means over the interval, in nats; updates the position's count of skipped steps."""
-        usable = torch.stack(self.usable)
-        names = ["loss", *self.steps[0][1]]
-        rows = [torch.stack([loss, *terms.values()]) for loss, terms in self.steps]
-        means = torch.stack(rows)[usable].mean((0, 2)).tolist()  # nan where every step was skipped
-        for used in usable.tolist():
-            position.skipped += not used
-            position.skipped_in_a_row = 0 if used else position.skipped_in_a_row + 1
-        loss, terms = means[0], dict(zip(names[1:], means[1:], strict=True))
-        bound = 2 * terms["reconstruction"] - sum(terms.values())
-        row = {
-            "step": position.step,
-            "seconds": position.seconds,
-            "images_per_second": batch_size * len(self.usable) / max(self.seconds(), 1e-9),
-            "loss": loss,
-            "bound": bound,
-            **terms,
-            "bits_per_dim": -bound / (num_dims * math.log(2)),
-            "skipped": position.skipped,
-        }
-        self.reset()
-        return row
-
-
-@dataclass
-class _Stop:
-    number: int = 0
-
-
-@contextlib.contextmanager
-def _stop_signal(active: bool) -> Iterator[_Stop]:
-    """Turn the first Ctrl-C or SIGTERM into a request to save and stop; the second kills."""
-    stop = _Stop()
-    if not active or threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-
-    def request(number: int, frame: Any) -> None:
-        stop.number = number
-        for n in before:
-            signal.signal(n, signal.SIG_DFL)
-
-    for n in before:
-        signal.signal(n, request)
-    try:
-        yield stop
-    finally:
-        for n, handler in before.items():
-            signal.signal(n, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,21 @@ class TrainState:
         }
         self.position = Position()
         self.best: dict[str, Tensor] = {}  # averaged weights of the best validation
+
+    def take_in(self, row: dict[str, Any], judged: Model, *, is_likelihood: bool) -> bool:
+        """Whether a validation is the best so far; if so its weights are kept.
+
+        A validation that is not finite is never the best, and stands in no later one's way.
+        """
+        row["step"] = self.position.step
+        score = row["bound"] if is_likelihood else -row["loss"]
+        best = self.position.best
+        better = math.isfinite(score) and (best is None or score > best)
+        self.position.since_best = 0 if better else self.position.since_best + 1
+        if better:
+            self.position.best, self.position.best_step = score, self.position.step
+            self.best = {k: v.clone() for k, v in judged.state_dict().items()}
+        return better
 
     def save(self, run: Path, facts: dict[str, Any]) -> Path:
         """Write a checkpoint of everything, then prune the older ones."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,28 +12,12 @@ from torch import Tensor, nn
 from lowerbound.config import TrainingConfig
 from lowerbound.models import Model
 from lowerbound.objectives import IMPORTANCE_WEIGHTED, OBJECTIVES, Bound, Noise, Weights
+from lowerbound.training.schedule import Length
 
-__all__ = ["Step", "resolve_device", "resolve_precision"]
+__all__ = ["Step", "resolve_compile", "resolve_precision"]
 
-
-def resolve_device(name: str) -> torch.device:
-    """The device of a run; auto is the first accelerator, else the CPU.
-
-    Raises:
-        InputError: no such device here.
-    """
-    from lowerbound.errors import refuse
-
-    if name == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return torch.device("cpu") if accelerator is None else accelerator
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        remedy = "run `lowerbound doctor` to see what this machine has"
-        raise refuse("device", "one that this machine has", name, remedy) from error
-    return device
+COMPILED_FROM_STEPS = 5_000
+COMPILED_FROM_SECONDS = 300.0
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
@@ -47,6 +33,18 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "bf16" if native else "float32"
 
 
+def resolve_compile(choice: str, device: torch.device, length: Length) -> bool:
+    """Whether the step is compiled: auto compiles where a run is long enough to pay for it.
+
+    On an accelerator compiling takes about a minute and saves the launch of every small kernel;
+    on a CPU it was measured to save little (docs/log.md), and auto leaves it.
+    """
+    if choice != "auto":
+        return choice == "always"
+    long = length.steps is None and (length.seconds or 0) >= COMPILED_FROM_SECONDS
+    return device.type == "cuda" and (long or (length.steps or 0) >= COMPILED_FROM_STEPS)
+
+
 class Step(nn.Module):
     """The only thing that parallel and compiled training see.
 
@@ -54,12 +52,20 @@ class Step(nn.Module):
         model: the model that is trained.
         config: objective, its dials and their schedules.
         precision: ``"float32"`` or ``"bf16"`` (matrix work only).
+        compiled: whether the objective is compiled; on CUDA its kernels are then one graph.
     """
 
-    def __init__(self, model: Model, config: TrainingConfig, precision: str) -> None:
+    def __init__(
+        self, model: Model, config: TrainingConfig, precision: str, compiled: bool = False
+    ) -> None:
         super().__init__()
         self.model, self.config, self.precision = model, config, precision
         self.objective = OBJECTIVES[config.objective]
+        self.compiled = compiled
+        self.run = self._run
+        if compiled:
+            graphs = "reduce-overhead" if model.calibrated.device.type == "cuda" else None
+            self.run = torch.compile(self._run, dynamic=False, mode=graphs)
 
     @property
     def importance(self) -> bool:
@@ -81,10 +87,16 @@ class Step(nn.Module):
         self, x: Tensor, context: Tensor | None, noise: Noise, progress: float
     ) -> tuple[Tensor, Bound]:
         """Loss (B,) in nats, to be averaged and minimised, and the unweighted bound."""
+        weights = self.weights(progress)
+        if self.compiled and self.config.beta_warmup:  # a number would be compiled in
+            beta: Any = torch.tensor(weights.beta, device=x.device)
+            weights = replace(weights, beta=beta)
+        return self.run(x, context, noise, weights)
+
+    def _run(
+        self, x: Tensor, context: Tensor | None, noise: Noise, weights: Weights
+    ) -> tuple[Tensor, Bound]:
         half = self.precision == "bf16"
         autocast = torch.autocast(x.device.type, dtype=torch.bfloat16) if half else None
         with autocast or contextlib.nullcontext():
-            loss, bound = self.objective(
-                self.model, x, context, noise, self.config.samples, self.weights(progress)
-            )
-        return loss, bound
+            return self.objective(self.model, x, context, noise, self.config.samples, weights)

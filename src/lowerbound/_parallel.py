@@ -1,0 +1,47 @@
+"""Means over the whole batch where its rows lie on several devices.
+
+Terms that couple a batch (free bits, an optimal sigma) must see all of it, or they would mean
+something else on two devices than on one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["global_mean", "world_size"]
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def global_mean(x: Tensor) -> Tensor:
+    """Mean over the batch axis of (B, …), and over the equal batches of all processes.
+
+    >>> global_mean(torch.tensor([1.0, 3.0]))
+    tensor(2.)
+    """
+    local = x.mean(0)
+    world = world_size()
+    return local if world == 1 else _AllReduce.apply(local) / world  # type: ignore[no-untyped-call]
+
+
+class _AllReduce(torch.autograd.Function):
+    """Sum over processes. Its gradient is the same sum: each process's loss depends on all."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total

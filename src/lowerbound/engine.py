@@ -1,0 +1,207 @@
+"""One device or many behind the same few verbs; the only module that imports Lightning Fabric.
+
+A run on one device never imports it and is handed its module back bare. A run on many is one
+process per device: this program starts them itself (`lowerbound.launch`), or torchrun or SLURM
+did. Each process holds the whole model, sees its rows of every global batch, and takes decisions
+(stop, save, skip) together with the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lowerbound.errors import LostProcessError, refuse
+from lowerbound.launch import is_launched
+
+__all__ = ["Engine", "ManyDevices", "make_engine", "resolve_device"]
+
+SECONDS_TO_WAIT = 300.0  # for a process that is silent, before the job is given up
+
+
+class Engine:
+    """One device: every verb does nothing.
+
+    Args:
+        device: where the model and its batches are.
+    """
+
+    rank, world = 0, 1
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes, speaks and draws."""
+        return self.rank == 0
+
+    def setup(self, module: nn.Module) -> nn.Module:
+        """The module whose gradients are those of the global batch."""
+        return module
+
+    def agree(self, *numbers: float) -> tuple[float, ...]:
+        """The largest of each number over all processes, so that all of them decide alike."""
+        return numbers
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Sum over the processes."""
+        return x
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Rows of all processes (N, …), in the order of `rows`."""
+        return x
+
+    def rows(self, total: int) -> slice:
+        """The contiguous share of ``range(total)`` that this process works on."""
+        return slice(self.rank * total // self.world, (self.rank + 1) * total // self.world)
+
+    def barrier(self) -> None:
+        """Wait for the others."""
+
+    def connected(self) -> AbstractContextManager[None]:
+        """Within it the loss of another process is told as such."""
+        return contextlib.nullcontext()
+
+
+class ManyDevices(Engine):
+    """This process's part in a run on several devices.
+
+    Args:
+        device: kind of the devices: ``cpu`` or an accelerator.
+        devices: how many there are on each machine.
+    """
+
+    def __init__(self, device: torch.device, devices: int) -> None:
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+        from lightning_fabric import Fabric
+        from lightning_fabric.strategies.ddp import DDPStrategy
+
+        timeout = timedelta(seconds=float(os.environ.get("LOWERBOUND_TIMEOUT", SECONDS_TO_WAIT)))
+        # Buffers follow from the data and the weights and are the same everywhere already.
+        strategy = DDPStrategy(
+            timeout=timeout, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+        self.fabric = Fabric(
+            accelerator=device.type, devices=devices, num_nodes=_num_nodes(), strategy=strategy
+        )
+        self.fabric.launch()
+        super().__init__(self.fabric.device)
+        self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
+        # Decisions are a few numbers on the CPU: they must not wait for an accelerator.
+        self.group = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+
+    def setup(self, module: nn.Module) -> nn.Module:
+        """The module in DistributedDataParallel: its gradients are averaged in backward."""
+        self.fabric.strategy.module_to_device(module)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+            warnings.filterwarnings("ignore", "`broadcast_buffers`", UserWarning)
+            # Fabric's own wrapper cannot look into a `Bound`, and precision is the step's.
+            return self.fabric.strategy.setup_module(module)
+
+    def agree(self, *numbers: float) -> tuple[float, ...]:
+        """One small reduction on the CPU."""
+        together = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(together, dist.ReduceOp.MAX, group=self.group)
+        return tuple(together.tolist())
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Sum over the processes, not differentiated."""
+        total = x.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Rows of all processes; the shares may differ by one row."""
+        sizes = [int(n) for n in self.sum(self._place(torch.tensor([len(x)], device=x.device)))]
+        parts = [x.new_zeros((n, *x.shape[1:])) for n in sizes]
+        longest = x.new_zeros((max(sizes), *x.shape[1:]))
+        longest[: len(x)] = x
+        padded = [torch.zeros_like(longest) for _ in parts]
+        dist.all_gather(padded, longest)
+        return torch.cat([part[:n] for part, n in zip(padded, sizes, strict=True)])
+
+    def _place(self, x: Tensor) -> Tensor:
+        """``x`` in this process's row of zeros for all of them."""
+        row = torch.zeros((self.world, *x.shape[1:]), dtype=x.dtype, device=x.device)
+        row[self.rank : self.rank + 1] = x
+        return row
+
+    def barrier(self) -> None:
+        """Wait for the others."""
+        dist.barrier(group=self.group)
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[None]:
+        """A broken connection inside becomes one line."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not re.search(r"gloo|nccl|connection|peer|socket", str(error), re.IGNORECASE):
+                raise
+            raise LostProcessError(
+                "another process of the run has gone; the last checkpoint is good: "
+                "continue with --resume"
+            ) from error
+
+
+def make_engine(device: str = "auto", devices: int = 1) -> Engine:
+    """The engine of a run, by the device's name and how many are asked for.
+
+    Raises:
+        InputError: more devices than there are, or several without the processes for them.
+    """
+    resolved = resolve_device(device)
+    if devices == 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Engine(resolved)
+    there = available(resolved)
+    if devices > there:
+        kind = "processor cores" if resolved.type == "cpu" else f"{resolved.type} devices"
+        raise refuse("devices", f"at most the {there} {kind} of this machine", devices)
+    if not is_launched():
+        remedy = f"start this script with `torchrun --nproc-per-node {devices}`"
+        raise refuse("devices", "1 in a process of its own", devices, remedy)
+    return ManyDevices(resolved, devices)
+
+
+def available(device: torch.device) -> int:
+    """How many devices of a kind this machine has; a CPU counts its cores."""
+    if device.type == "cpu":
+        return os.cpu_count() or 1
+    return torch.accelerator.device_count()
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a run; auto is the first accelerator, else the CPU.
+
+    Raises:
+        InputError: no such device here.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if accelerator is None else accelerator
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        remedy = "run `lowerbound doctor` to see what this machine has"
+        raise refuse("device", "one that this machine has", name, remedy) from error
+    return device
+
+
+def _num_nodes() -> int:
+    """Machines of the job, as torchrun or SLURM say."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"]) // int(os.environ["LOCAL_WORLD_SIZE"])
+    return int(os.environ.get("SLURM_NNODES", "1"))

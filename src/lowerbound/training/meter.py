@@ -1,0 +1,76 @@
+"""What the steps since the last log came to, kept on the device as it is until it is read."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowerbound.engine import Engine
+from lowerbound.training.state import Position
+
+__all__ = ["Meter"]
+
+
+class Meter:
+    """Loss, terms and usability of each step of an interval.
+
+    Args:
+        engine: over whose processes the means are taken.
+        batch_size: examples of a global batch.
+        num_dims: dimensions of an example.
+        is_likelihood: whether the loss is a bound in nats.
+    """
+
+    def __init__(
+        self, engine: Engine, batch_size: int, num_dims: int, is_likelihood: bool
+    ) -> None:
+        self.engine, self.batch_size, self.num_dims = engine, batch_size, num_dims
+        self.is_likelihood = is_likelihood
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new interval."""
+        self.started = time.perf_counter()
+        self.steps: list[tuple[Tensor, dict[str, Tensor]]] = []
+        self.usable: list[Tensor] = []
+
+    def seconds(self) -> float:
+        """Length of the interval so far."""
+        return time.perf_counter() - self.started
+
+    def add(self, loss: Tensor, terms: dict[str, Tensor], usable: Tensor) -> None:
+        """Take in a step; a skipped one counts as skipped and adds nothing else."""
+        self.steps.append((loss, {name: term.detach() for name, term in terms.items()}))
+        self.usable.append(usable)
+
+    def read(self, position: Position) -> dict[str, Any]:
+        """Means over the interval, in nats; updates the position's count of skipped steps."""
+        usable = torch.stack(self.usable)
+        names = ["loss", *self.steps[0][1]]
+        rows = torch.stack([torch.stack([loss, *terms.values()]) for loss, terms in self.steps])
+        means = rows[usable].mean((0, 2))  # nan where every step was skipped
+        values = (self.engine.sum(means) / self.engine.world).tolist()
+        for used in usable.tolist():
+            position.skipped += not used
+            position.skipped_in_a_row = 0 if used else position.skipped_in_a_row + 1
+        loss, terms = values[0], dict(zip(names[1:], values[1:], strict=True))
+        bound = 2 * terms["reconstruction"] - sum(terms.values())
+        row = {
+            "step": position.step,
+            "seconds": position.seconds,
+            "images_per_second": self.batch_size * len(self.usable) / max(self.seconds(), 1e-9),
+            "loss": loss,
+            "bound": bound,
+            **terms,
+            "bits_per_dim": -bound / (self.num_dims * math.log(2)),
+            "skipped": position.skipped,
+        }
+        if not self.is_likelihood:  # a loss, and no nats
+            row |= {"bound": None, "bits_per_dim": None}
+            row.pop("reconstruction")
+        self.reset()
+        return row
