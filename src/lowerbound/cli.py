@@ -105,6 +105,9 @@ def _dispatch(args: list[str]) -> int:
     command = COMMANDS[name]
     flags = train_flags(rest) if name == "train" else parse(command.flags, name, rest)
     if getattr(flags, "devices", 1) > 1 and not is_launched():
+        from lowerbound.engine import check_devices
+
+        check_devices(flags.device, flags.devices)
         return watch(args, flags.devices)
     return command.run(flags) or 0
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from lowerbound.errors import LostProcessError, refuse
 from lowerbound.launch import is_launched
 
-__all__ = ["Engine", "ManyDevices", "make_engine", "resolve_device"]
+__all__ = ["Engine", "ManyDevices", "check_devices", "make_engine", "resolve_device"]
 
 SECONDS_TO_WAIT = 300.0  # for a process that is silent, before the job is given up
 
@@ -162,17 +162,27 @@ def make_engine(device: str = "auto", devices: int = 1) -> Engine:
     Raises:
         InputError: more devices than there are, or several without the processes for them.
     """
-    resolved = resolve_device(device)
+    resolved = check_devices(device, devices)
     if devices == 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Engine(resolved)
-    there = available(resolved)
-    if devices > there:
-        kind = "processor cores" if resolved.type == "cpu" else f"{resolved.type} devices"
-        raise refuse("devices", f"at most the {there} {kind} of this machine", devices)
     if not is_launched():
         remedy = f"start this script with `torchrun --nproc-per-node {devices}`"
         raise refuse("devices", "1 in a process of its own", devices, remedy)
     return ManyDevices(resolved, devices)
+
+
+def check_devices(device: str, devices: int) -> torch.device:
+    """The device of that name, of which there are as many as asked for.
+
+    Raises:
+        InputError: there are not.
+    """
+    resolved = resolve_device(device)
+    there = available(resolved)
+    if devices > there:
+        kind = "processor cores" if resolved.type == "cpu" else f"{resolved.type} devices"
+        raise refuse("devices", f"at most the {there} {kind} of this machine", devices)
+    return resolved
 
 
 def available(device: torch.device) -> int:

@@ -1,0 +1,185 @@
+"""Two processes on the CPU: the same run as one, and an end with a reason when one dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from lowerbound._parallel import global_mean
+from lowerbound.data import InMemorySplit
+from lowerbound.engine import Engine, available, make_engine
+from lowerbound.errors import InputError
+from lowerbound.files import load_json
+from lowerbound.training.batches import BLOCK, Batches
+
+CPU = torch.device("cpu")
+pytestmark = pytest.mark.skipif(available(CPU) < 2, reason="needs two processor cores")
+
+# Everything that couples a batch: free bits, an optimal sigma, noise by blocks.
+COUPLED = ["--free-bits", "0.05", "--sigma", "optimal", "--likelihood", "gaussian"]
+SMALL = ["--width", "32", "--depth", "0", "--latent-dim", "3", "--precision", "float32"]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "table.npy"
+    x = np.random.default_rng(0).normal(size=(2000, 6)) @ np.diag([1, 2, 3, 4, 5, 6.0])
+    np.save(path, x.astype(np.float32))
+    return path
+
+
+def command(table, out, *more):
+    flags = [*COUPLED, *SMALL, "--batch-size", "200", "--device", "cpu", "--validations", "10"]
+    return [
+        sys.executable,
+        "-m",
+        "lowerbound",
+        "train",
+        str(table),
+        "--out",
+        str(out),
+        *flags,
+        *more,
+    ]
+
+
+def environment():
+    return {**os.environ, "LOWERBOUND_TIMEOUT": "30", "OMP_NUM_THREADS": "1"}
+
+
+def run(arguments):
+    return subprocess.run(
+        arguments, env=environment(), capture_output=True, text=True, timeout=110, check=False
+    )
+
+
+def rows_of(folder, kind):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [row for line in lines if (row := json.loads(line))["kind"] == kind]
+
+
+def children_of(pid):
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True
+    )
+    return [int(n) for n in found.stdout.split()]
+
+
+def is_alive(pid):
+    try:
+        return open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def alone_and_together(table, tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    for devices in (1, 2):
+        done = run(command(table, root / str(devices), "--steps", "50", "--devices", str(devices)))
+        assert done.returncode == 0, done.stderr[-2000:]
+    return root / "1", root / "2"
+
+
+def test_two_processes_see_the_losses_of_one(alone_and_together):
+    alone, together = (rows_of(folder, "train") for folder in alone_and_together)
+    assert [row["step"] for row in alone] == [row["step"] for row in together]
+    for name in ("loss", "bound", "kl"):
+        ours, theirs = ([row[name] for row in rows] for rows in (together, alone))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_two_processes_judge_as_one(alone_and_together):
+    alone, together = (load_json(folder / "evaluation.json") for folder in alone_and_together)
+    for name in ("bound", "log_likelihood", "prior_monte_carlo"):
+        assert together[name]["value"] == pytest.approx(alone[name]["value"], rel=1e-4)
+        assert together[name]["standard_error"] == pytest.approx(
+            alone[name]["standard_error"], rel=1e-3
+        )
+
+
+def test_a_process_that_dies_ends_the_job_with_its_number_and_resuming_gives_the_same_bits(
+    table, alone_and_together, tmp_path
+):
+    out = tmp_path / "killed"
+    job = subprocess.Popen(
+        command(table, out, "--steps", "50", "--devices", "2"),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = out / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.read_text().count("validation") >= 3):
+        assert time.monotonic() < deadline
+        assert job.poll() is None
+        time.sleep(0.01)
+    parts = children_of(job.pid)
+    assert len(parts) == 2
+    os.kill(max(parts), signal.SIGKILL)
+    killed = time.monotonic()
+    said = job.communicate(timeout=20)[1]
+    assert time.monotonic() - killed < 10
+    assert job.returncode == 4
+    assert re.search(r"error: process 1 died \(SIGKILL\) at step \d+", said)
+    assert not any(is_alive(pid) for pid in parts)
+
+    resumed = run([sys.executable, "-m", "lowerbound", "train", "--resume", str(out)])
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    same = alone_and_together[1] / "model.safetensors"
+    assert (out / "model.safetensors").read_bytes() == same.read_bytes()
+
+
+def test_bad_input_of_many_processes_is_told_once(tmp_path):
+    done = run(command(tmp_path / "none.npy", tmp_path / "out", "--devices", "2"))
+    assert done.returncode == 2
+    assert done.stderr.count("none.npy") == 1
+
+
+def test_more_devices_than_there_are_are_refused_before_any_starts(table, tmp_path):
+    done = run(command(table, tmp_path / "out", "--devices", "1000"))
+    assert done.returncode == 2
+    assert re.search(r"'devices' must be at most the \d+ processor cores", done.stderr)
+    assert not (tmp_path / "out").exists()
+
+
+def test_devices_in_a_script_of_ones_own_need_torchrun():
+    with pytest.raises(InputError, match="torchrun --nproc-per-node 2"):
+        make_engine("cpu", 2)
+
+
+def test_shares_are_contiguous_and_whole():
+    engine = Engine(CPU)
+    for world in (1, 2, 3):
+        engine.world, covered = world, []
+        for rank in range(world):
+            engine.rank = rank
+            covered += range(10)[engine.rows(10)]
+        assert covered == list(range(10))
+
+
+def test_batches_of_two_processes_are_the_batch_of_one():
+    x = torch.randint(0, 256, (1000, 5), dtype=torch.uint8)
+    split = InMemorySplit(x, torch.arange(1000), x, 255)
+    size = BLOCK + 72
+    shares = [slice(0, 90), slice(90, size)]
+    with Batches(split, size, 3, CPU) as whole:
+        parts = [Batches(split, size, 3, CPU, rows) for rows in shares]
+        for step in (0, 1, 9):
+            x, labels = whole(step)
+            assert torch.equal(x, torch.cat([part(step)[0] for part in parts]))
+            assert torch.equal(labels, torch.cat([part(step)[1] for part in parts]))
+
+
+def test_a_mean_over_one_process_is_the_mean():
+    x = torch.arange(6.0).reshape(3, 2)
+    assert torch.equal(global_mean(x), x.mean(0))
