@@ -18,33 +18,67 @@ __all__ = ["decode_plane", "draw", "interpolate", "reconstruct"]
 BATCH = 500
 
 
-def draw(model: Model, num: int, *, seed: int = 0, mean: bool = False) -> Tensor:
+def draw(
+    model: Model,
+    num: int,
+    *,
+    seed: int = 0,
+    mean: bool = False,
+    context: Tensor | None = None,
+) -> Tensor:
     """Draws from p(x), or means of p(x|z) at the same latents: (num, *event), on the CPU.
 
+    Args:
+        model: a model with a prior.
+        num: how many.
+        seed: of the draws.
+        mean: means of p(x|z) in place of draws from it.
+        context: of each draw (num, …); without it a model that has one draws that too.
+
     Raises:
-        InputError: ``num`` below 1.
+        InputError: ``num`` below 1, or another number of contexts.
     """
     if num < 1:
         raise refuse("num", "at least 1", num)
+    if context is not None and len(context) != num:
+        raise refuse("context", f"one for each of the {num} draws", f"{len(context)} of them")
     device = model.calibrated.device
     parts = []
     for first in range(0, num, BATCH):
         generator = generator_for("sample", seed, first, device=device)
         size = min(BATCH, num - first)
-        parts.append(model.sample(size, generator=generator, mean=mean).cpu())
+        given = None if context is None else context[first : first + size].to(device)
+        parts.append(model.sample(size, given, generator=generator, mean=mean).cpu())
     return torch.cat(parts)
 
 
 @torch.no_grad()
-def reconstruct(model: Model, x: Tensor) -> Tensor:
-    """Means of p(x|z) at the posterior mean of z: (B, *event), on the CPU."""
-    device = model.calibrated.device
-    parts = [model.decode(model.encode(b.to(device)).mean).mean.cpu() for b in x.split(BATCH)]
+def reconstruct(model: Model, x: Tensor, context: Tensor | None = None) -> Tensor:
+    """Means of p(x|z) at the posterior mean of z: (B, *event), on the CPU.
+
+    Args:
+        model: a model with an encoder.
+        x: examples (B, *event).
+        context: of each example (B, …), or None.
+    """
+    device, parts = model.calibrated.device, []
+    for first in range(0, len(x), BATCH):
+        rows = slice(first, first + BATCH)
+        given = None if context is None else context[rows].to(device)
+        z = model.encode(x[rows].to(device), given).mean
+        parts.append(model.decode(z, given).mean.cpu())
     return torch.cat(parts)
 
 
 @torch.no_grad()
-def interpolate(model: Model, start: Tensor, end: Tensor, num_steps: int = 10) -> Tensor:
+def interpolate(
+    model: Model,
+    start: Tensor,
+    end: Tensor,
+    num_steps: int = 10,
+    *,
+    contexts: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """Means of p(x|z) along straight lines between posterior means.
 
     Args:
@@ -52,21 +86,35 @@ def interpolate(model: Model, start: Tensor, end: Tensor, num_steps: int = 10) -
         start: examples (R, *event) where the lines begin.
         end: examples (R, *event) where they end.
         num_steps: points per line, both ends included.
+        contexts: of the examples at the start and at the end, each (R, …), or None. A class has
+            no half: each point is decoded with that of the nearer end.
 
     Returns:
         (R, num_steps, *event), on the CPU.
     """
     device = model.calibrated.device
-    a, b = model.encode(start.to(device)).mean, model.encode(end.to(device)).mean
+    first, last = (None, None) if contexts is None else (c.to(device) for c in contexts)
+    a, b = model.encode(start.to(device), first).mean, model.encode(end.to(device), last).mean
     shares = torch.linspace(0, 1, num_steps, device=device, dtype=a.dtype).reshape(1, -1, 1)
     z = torch.lerp(a.unsqueeze(1), b.unsqueeze(1), shares)
-    decoded = model.decode(z.flatten(0, 1)).mean
+    given = None
+    if first is not None and last is not None:
+        nearer = [first if 2 * k < num_steps else last for k in range(num_steps)]
+        given = torch.stack(nearer, 1).flatten(0, 1)
+    decoded = model.decode(z.flatten(0, 1), given).mean
     return decoded.unflatten(0, (len(a), num_steps)).cpu()
 
 
 @torch.no_grad()
-def decode_plane(model: Model, num_steps: int = 15) -> tuple[Tensor, Tensor]:
+def decode_plane(
+    model: Model, num_steps: int = 15, context: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Means of p(x|z) over a grid of quantiles of N(0, 1) in two latent dimensions.
+
+    Args:
+        model: a model with two latent dimensions.
+        num_steps: points along each side.
+        context: one for the whole plane (…), or None.
 
     Returns:
         (num_steps, num_steps, *event), rows z₂ from high to low, columns z₁ from low to high,
@@ -76,5 +124,6 @@ def decode_plane(model: Model, num_steps: int = 15) -> tuple[Tensor, Tensor]:
     quantiles = torch.special.ndtri(shares).float()
     z_2, z_1 = torch.meshgrid(quantiles, quantiles, indexing="ij")
     z = torch.stack([z_1, z_2], -1).flatten(0, 1).to(model.calibrated.device)
-    decoded = model.decode(z).mean.cpu()
+    given = None if context is None else context.to(z.device).expand(len(z), *context.shape)
+    decoded = model.decode(z, given).mean.cpu()
     return decoded.unflatten(0, (num_steps, num_steps)).flip(0), quantiles

@@ -50,7 +50,7 @@ def test_information_of_posteriors_of_unequal_width_is_the_integral(make_linear,
     model = make_linear(d=1, size=1).model
     kinds = torch.arange(3).repeat(600)
 
-    def encode(x):
+    def encode(x, context=None):
         kind = x[:, 0].long()
         return DiagonalGaussian(loc[kind, None], scale[kind, None].log())
 

@@ -85,7 +85,9 @@ def test_exactly_m_samples_are_drawn_and_decoded(digits, monkeypatch):
     model = create_model("vae", digits, latent_dim=3, width=16).eval()
     decoded = []
     real = VAE.decode
-    monkeypatch.setattr(VAE, "decode", lambda self, z: (decoded.append(len(z)), real(self, z))[1])
+    monkeypatch.setattr(
+        VAE, "decode", lambda self, z, c=None: (decoded.append(len(z)), real(self, z))[1]
+    )
     for m in (1, 255, 256, 257, 700):
         decoded.clear()
         prior_monte_carlo(model, digits.test.x[:3], num_samples=m)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lowerbound._shapes import num_elements
+from lowerbound.data import InMemorySplit
 from lowerbound.errors import refuse
 from lowerbound.models import Model
 
@@ -23,6 +24,7 @@ __all__ = [
     "LogLikelihood",
     "RunningMean",
     "blocks",
+    "context_of",
     "decoded_at_once",
     "judging",
     "paired_difference",
@@ -62,7 +64,7 @@ class RunningMean:
     def __init__(self, size: int, device: torch.device) -> None:
         self.log_sums = torch.full((2, size), -math.inf, dtype=torch.float64, device=device)
 
-    def add(self, log_weight: Tensor, rows: slice = slice(None)) -> None:
+    def add(self, log_weight: Tensor, rows: slice | Tensor = slice(None)) -> None:
         """Take in log-weights (K, B) of all examples, or (K, rows) of some."""
         log_weight = log_weight.double()
         new = torch.stack([log_weight.logsumexp(0), (2 * log_weight).logsumexp(0)])
@@ -106,6 +108,24 @@ def blocks(total: int, size: int) -> Iterator[slice]:
     """
     for first in range(0, total, size):
         yield slice(first, min(first + size, total))
+
+
+def context_of(
+    model: Model, split: InMemorySplit, rows: Tensor | slice = slice(None)
+) -> Tensor | None:
+    """What the model is given beside the examples of ``rows``: (B, …) on its device, or None.
+
+    Raises:
+        InputError: it must be given something, and the data do not hold it.
+    """
+    if model.context is None:
+        return None
+    context = split[rows][1]
+    if context is None:
+        remedy = "name their column or array with --labels"
+        required = f"in the data of a '{model.name}' that was trained with them"
+        raise refuse("labels", required, "none", remedy)
+    return context.to(model.calibrated.device)
 
 
 def decoded_at_once(model: Model, footprint: int = SMALLEST_FOOTPRINT) -> int:

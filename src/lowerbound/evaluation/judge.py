@@ -12,7 +12,7 @@ from lowerbound._shapes import num_elements
 from lowerbound.data import InMemorySplit
 from lowerbound.engine import Engine
 from lowerbound.errors import refuse
-from lowerbound.evaluation.base import blocks, judging
+from lowerbound.evaluation.base import blocks, context_of, judging
 from lowerbound.evaluation.likelihood import log_likelihood
 from lowerbound.models import Model
 
@@ -32,6 +32,8 @@ def subset(split: InMemorySplit, max_rows: int | None) -> InMemorySplit:
 
 class Judge:
     """The unweighted bound on a split, by example with the same noise at every call.
+
+    A model with a context is given what the split holds beside x, and judged by log p(x|context).
 
     Args:
         split: what is judged, usually the validation set.
@@ -78,14 +80,17 @@ class Judge:
         with judging(model):
             for rows in blocks(len(self.split), max(1, BATCH // self.num_samples)):
                 noise = {name: tensor[:, rows] for name, tensor in self.noise.items()}
-                x = self.split[rows][0]
-                bound = model.bound(x, num_samples=self.num_samples, noise=noise)
+                x, context = self.split[rows][0], context_of(model, self.split, rows)
+                bound = model.bound(x, context, num_samples=self.num_samples, noise=noise)
                 for name, term in {"bound": bound.value, **bound.terms()}.items():
                     sums[name] = sums.get(name, 0) + term.double().sum()
         return {name: float(total) / len(self.split) for name, total in sums.items()}
 
     def _importance(self, model: Model) -> dict[str, float]:
-        estimate = log_likelihood(model, self.split.x, num_samples=self.num_samples)
+        context = context_of(model, self.split)
+        estimate = log_likelihood(
+            model, self.split.x, num_samples=self.num_samples, context=context
+        )
         return {
             "bound": float(estimate.value.mean()),
             "effective_sample_size": float(estimate.effective_sample_size.mean()),

@@ -18,7 +18,13 @@ from lowerbound.data import InMemorySplit, Source
 from lowerbound.engine import Engine
 from lowerbound.errors import DivergedError, InputError
 from lowerbound.evaluation.ais import annealed_importance_sampling
-from lowerbound.evaluation.base import LogLikelihood, blocks, judging, standard_error
+from lowerbound.evaluation.base import (
+    LogLikelihood,
+    blocks,
+    context_of,
+    judging,
+    standard_error,
+)
 from lowerbound.evaluation.diagnosis import diagnosis
 from lowerbound.evaluation.judge import BATCH, subset
 from lowerbound.evaluation.latents import are_active, latent_means, mutual_information
@@ -32,6 +38,10 @@ __all__ = ["evaluate", "scores"]
 BOUND_SAMPLES = 16
 LARGEST_FOR_PPCA = 4096
 AIS_ROWS = 100
+GIVEN = (
+    "All nats are of log p(x | context), where every example comes with its own for free: they do "
+    "not compare with those of a model of p(x), nor with the baseline's."
+)
 
 
 def evaluate(
@@ -47,6 +57,9 @@ def evaluate(
     engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Judge a model on a split of a source.
+
+    A model with a context is given what the split holds beside x: its nats are of
+    log p(x|context), and those of the baselines of log p(x).
 
     Args:
         model: in its units: the source must have the model's shape and support.
@@ -79,7 +92,8 @@ def evaluate(
         if ais:
             result["ais"] = _annealed(model, data, ais, ais_chains, num_samples)
         result["baselines"] = _baselines(model, source, data) if baselines else {}
-    result["notes"] = [*model.notes(), *source.warnings]
+    given = [GIVEN] if model.context is not None and model.is_likelihood else []
+    result["notes"] = [*given, *model.notes(), *source.warnings]
     result["seconds"] = time.perf_counter() - started
     return result
 
@@ -112,11 +126,12 @@ def _nats(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any]
             "the bound of this model on these examples is not finite: its training diverged; "
             "train again with a lower --learning-rate"
         )
-    estimate = log_likelihood(model, data.x, num_samples=num_samples)
+    context = context_of(model, data)
+    estimate = log_likelihood(model, data.x, num_samples=num_samples, context=context)
     result["log_likelihood"] = _summary(estimate, None if model.closed_form else num_samples)
     result["log_likelihood"]["kind"] = model.evidence_kind
     if has_prior(model):
-        estimate = prior_monte_carlo(model, data.x, num_samples=num_samples)
+        estimate = prior_monte_carlo(model, data.x, num_samples=num_samples, context=context)
         result["prior_monte_carlo"] = _summary(estimate, num_samples)
     if num_samples > 1:  # of one sample each, the difference is noise around zero
         result["gap"] = result["log_likelihood"]["value"] - bound
@@ -140,11 +155,12 @@ def _bound(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any
     device = model.calibrated.device
     values, sums, details = [], dict[str, float](), dict[str, Tensor]()
     for rows in blocks(len(data), BATCH):
-        x = data[rows][0].to(device)
+        x, context = data[rows][0].to(device), context_of(model, data, rows)
         noise = model.judging_noise(range(rows.start, rows.stop), num_samples)
         total = torch.zeros(num_samples, len(x), dtype=torch.float64)
         for k in range(num_samples):
-            bound = model.bound(x, noise={name: t[k : k + 1] for name, t in noise.items()})
+            one = {name: t[k : k + 1] for name, t in noise.items()}
+            bound = model.bound(x, context, noise=one)
             total[k] = bound.value.double().cpu()
             for name, term in bound.terms().items():
                 sums[name] = sums.get(name, 0.0) + float(term.double().sum())
@@ -168,10 +184,11 @@ def _annealed(
 ) -> dict[str, Any]:
     """Annealed importance sampling on some rows, beside L_K on the same ones."""
     some = subset(data, AIS_ROWS)
+    context = context_of(model, some)
     estimate = annealed_importance_sampling(
-        model, some.x, num_steps=num_steps, num_chains=num_chains
+        model, some.x, num_steps=num_steps, num_chains=num_chains, context=context
     )
-    same = log_likelihood(model, some.x, num_samples=num_samples).value
+    same = log_likelihood(model, some.x, num_samples=num_samples, context=context).value
     return {
         "value": float(estimate.value.mean()),
         "standard_error": standard_error(estimate.value),
@@ -192,7 +209,7 @@ def _latents(model: Model, data: InMemorySplit) -> dict[str, Any]:
     means = latent_means(model, data)
     total = 0.0
     for rows in blocks(len(data), BATCH):
-        decoded = model.decode(means[rows].to(device)).mean
+        decoded = model.decode(means[rows].to(device), context_of(model, data, rows)).mean
         total += float((decoded - data[rows][0].to(device)).double().square().sum())
     active = are_active(means)
     return {
@@ -220,20 +237,22 @@ def _baselines(model: Model, source: Source, data: InMemorySplit) -> dict[str, A
     return {"ppca": {"log_likelihood": value, "kind": kind, "latent_dim": k}}
 
 
-def scores(model: Model, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
-    """The bound of each example: nats (N,) and bits/dim (N,), float64.
+def scores(
+    model: Model, x: Tensor, num_samples: int, context: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The bound of each example, given its context (N, …): nats (N,) and bits/dim (N,), float64.
 
     Raises:
         InputError: the model has no likelihood.
     """
     if not model.is_likelihood:
         raise InputError(f"a model of kind '{model.name}' is not a likelihood and scores nothing")
-    parts = []
+    device, parts = model.calibrated.device, []
     with judging(model):
         for rows in blocks(len(x), max(1, BATCH // num_samples)):
             noise = model.judging_noise(range(rows.start, rows.stop), num_samples)
-            some = x[rows].to(model.calibrated.device)
-            bound = model.bound(some, num_samples=num_samples, noise=noise)
+            some, given = x[rows].to(device), None if context is None else context[rows].to(device)
+            bound = model.bound(some, given, num_samples=num_samples, noise=noise)
             parts.append(bound.value.double().cpu())
     nats = torch.cat(parts)
     return nats, -nats / (num_elements(model.event_shape) * math.log(2))

@@ -10,7 +10,7 @@ from torch import Tensor
 from lowerbound._random import generator_for
 from lowerbound.data import InMemorySplit
 from lowerbound.distributions import DiagonalGaussian
-from lowerbound.evaluation.base import blocks, judging
+from lowerbound.evaluation.base import blocks, context_of, judging
 from lowerbound.models import Model
 
 __all__ = [
@@ -32,7 +32,8 @@ def latent_means(model: Model, split: InMemorySplit, max_rows: int | None = None
     device, total = model.calibrated.device, min(len(split), max_rows or len(split))
     with judging(model):
         parts = [
-            model.encode(split[rows][0].to(device)).mean.cpu() for rows in blocks(total, BATCH)
+            model.encode(split[rows][0].to(device), context_of(model, split, rows)).mean.cpu()
+            for rows in blocks(total, BATCH)
         ]
     return torch.cat(parts)
 
@@ -66,6 +67,9 @@ def mutual_information(model: Model, split: InMemorySplit, seed: int = 0) -> flo
     examples as if they were all there are, and therefore between 0 and log N: near log N it is
     only a lower bound of what a larger set would give. The mean rate is an upper bound.
 
+    Of a model with a context it is I_q(x; z | context): q(z) is the average over the examples of
+    the same context, so that z is not credited with what the prior was told.
+
     References:
         Hoffman and Johnson, ELBO surgery, 2016.
 
@@ -76,7 +80,10 @@ def mutual_information(model: Model, split: InMemorySplit, seed: int = 0) -> flo
     """
     device, num = model.calibrated.device, min(len(split), MAX_POSTERIORS)
     with judging(model):
-        encoded = [model.encode(split[rows][0].to(device)) for rows in blocks(num, BATCH)]
+        encoded = [
+            model.encode(split[rows][0].to(device), context_of(model, split, rows))
+            for rows in blocks(num, BATCH)
+        ]
         if not all(isinstance(q, DiagonalGaussian) for q in encoded):
             return None
         loc = torch.cat([q.loc for q in encoded]).double()  # type: ignore[attr-defined]
@@ -89,5 +96,16 @@ def mutual_information(model: Model, split: InMemorySplit, seed: int = 0) -> flo
         squares = z.square() @ precision.mT - 2 * z @ (loc * precision).mT
         squares += (loc.square() * precision).sum(1)
         log_prob = -0.5 * (squares + loc.shape[1] * LOG_2PI) - q.log_scale.sum(1)
-        log_average = log_prob.logsumexp(1) - math.log(num)
-        return float((log_prob.diagonal() - log_average).mean())
+        log_q, alike = log_prob.diagonal(), _alike(context_of(model, split, slice(num)), log_prob)
+        log_average = (
+            log_prob.masked_fill(~alike, -math.inf).logsumexp(1) - alike.sum(1).double().log()
+        )
+        return float((log_q - log_average).mean())
+
+
+def _alike(context: Tensor | None, log_prob: Tensor) -> Tensor:
+    """Which pairs of examples have the same context, (N, N); all, without any."""
+    if context is None:
+        return torch.ones_like(log_prob, dtype=torch.bool)
+    _, kind = torch.unique(context, dim=0, return_inverse=True)
+    return kind[:, None] == kind

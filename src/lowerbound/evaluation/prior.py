@@ -7,14 +7,17 @@ the prior explains nearly every x hopelessly badly, so that the largest of the m
 that counts: the effective sample size falls to 1 and the estimate far below the bound.
 
 The codes are drawn once, by (seed, block), decoded once, and shared by all examples: m decoder
-passes in place of m per example. Each example's estimate has the same distribution as with codes
-of its own; the errors of different examples are correlated.
+passes in place of m per example (m per different context, where there is one). Each example's
+estimate has the same distribution as with codes of its own; the errors of different examples are
+correlated.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from lowerbound._random import generator_for
@@ -34,14 +37,20 @@ def has_prior(model: Model) -> bool:
 
 
 def prior_monte_carlo(
-    model: Model, x: Tensor, *, num_samples: int = 1000, seed: int = 0
+    model: Model,
+    x: Tensor,
+    *,
+    num_samples: int = 1000,
+    context: Tensor | None = None,
+    seed: int = 0,
 ) -> LogLikelihood:
     """Log of the mean of p(x|z_j) over draws z_j from the prior, per example.
 
     Args:
-        model: an unconditional model with a prior and a decoder.
+        model: a model with a prior and a decoder.
         x: examples (B, *event) in the units of the source.
-        num_samples: m, draws from the prior, shared by the examples.
+        num_samples: m, draws from the prior, shared by the examples of one context.
+        context: (B, …) or None; m codes are decoded for each that is different.
         seed: of the draws.
 
     Returns:
@@ -60,14 +69,33 @@ def prior_monte_carlo(
     examples = examples if examples.is_floating_point() else examples.float()
     mean = RunningMean(len(x), device)
     with judging(model):
-        for block in blocks(num_samples, CODES_AT_ONCE):
-            generator = generator_for("prior", seed, block.start, device=device)
-            z = prior.sample(CODES_AT_ONCE, None, generator)[: block.stop - block.start]
-            for codes in blocks(len(z), decoded_at_once(model)):
-                p = model.decode(z[codes])
-                size = codes.stop - codes.start
-                for rows in blocks(len(x), max(1, decoded_at_once(model, 1) // size)):
-                    # (rows, 1, *event) against (codes, *event).
-                    log_prob = p.log_prob(examples[rows].unsqueeze(1))
-                    mean.add(log_prob.mT, rows)
+        for given, rows in _kinds(context, len(x)):
+            c = None if given is None else given.to(device).expand(CODES_AT_ONCE, *given.shape)
+            for block in blocks(num_samples, CODES_AT_ONCE):
+                generator = generator_for("prior", seed, block.start, device=device)
+                z = prior.sample(CODES_AT_ONCE, c, generator)[: block.stop - block.start]
+                _weigh(mean, model, z, c, examples, rows.to(device))
     return mean.result(num_samples)
+
+
+def _kinds(context: Tensor | None, num: int) -> Iterator[tuple[Tensor | None, Tensor]]:
+    """Each different context (…) and the rows that have it; all rows, where there is none."""
+    if context is None:
+        yield None, torch.arange(num)
+        return
+    different, kind = torch.unique(context, dim=0, return_inverse=True)
+    for k, given in enumerate(different):
+        yield given, (kind == k).nonzero().squeeze(1)
+
+
+def _weigh(
+    mean: RunningMean, model: Model, z: Tensor, context: Tensor | None, x: Tensor, rows: Tensor
+) -> None:
+    """Take into the mean p(x|z) of some rows of ``x`` at latents (M, d) of one context."""
+    for codes in blocks(len(z), decoded_at_once(model)):
+        size = codes.stop - codes.start
+        p = model.decode(z[codes], None if context is None else context[:size])
+        for block in blocks(len(rows), max(1, decoded_at_once(model, 1) // size)):
+            some = rows[block]
+            # (rows, 1, *event) against (codes, *event).
+            mean.add(p.log_prob(x[some].unsqueeze(1)).mT, some)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lowerbound._random import generator_for
 from lowerbound._shapes import shown_shape
-from lowerbound.data import Source
+from lowerbound.data import Classes, Source
 from lowerbound.distributions import Distribution, Support
 from lowerbound.errors import InputError, refuse
 from lowerbound.objectives import Bound, Noise
@@ -60,12 +60,14 @@ class Model(nn.Module, ABC):
     """Whether there is a prior to draw from."""
     closed_form: ClassVar[bool] = False
     """Whether the bound is computed without samples, and is what is judged as log-likelihood."""
+    context: Classes | None = None
+    """What every example is given: all nats are then of log p(x|context), and whoever judges hands
+    over what a split gives beside x. None for a model of p(x), which is never handed any."""
     calibrated: Tensor
 
     def __init__(self, event_shape: Sequence[int], support: Support) -> None:
         super().__init__()
         self.event_shape, self.support = tuple(event_shape), support
-        self.context: Any = None
         self.options: Any = None
         self.register_buffer("calibrated", torch.tensor(False))
 

@@ -8,7 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-__all__ = ["Console", "MetricsLog"]
+from lowerbound.data import Source
+from lowerbound.models import Model
+from lowerbound.training.tracking import Trackers, few_pictures
+
+__all__ = ["Console", "MetricsLog", "TrackedLog"]
 
 
 class MetricsLog:
@@ -22,10 +26,12 @@ class MetricsLog:
 
     def __init__(self, folder: Path | None, keep_bytes: int = 0) -> None:
         self.rows: list[dict[str, Any]] = []
+        self.step_before = -1  # of the last row that there ever was, also of one that is cut
         self.path = None if folder is None else folder / "metrics.jsonl"
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()
+            self.step_before = _last_step(self.path)
             with open(self.path, "rb+") as file:
                 file.truncate(min(keep_bytes, os.path.getsize(self.path)))
             text = self.path.read_text(encoding="utf-8")
@@ -43,6 +49,43 @@ class MetricsLog:
     def num_bytes(self) -> int:
         """Length of metrics.jsonl."""
         return 0 if self.path is None else os.path.getsize(self.path)
+
+
+class TrackedLog(MetricsLog):
+    """A `MetricsLog` whose rows, and a few pictures, trackers are told too.
+
+    Args:
+        folder: the run folder or None.
+        keep_bytes: as for `MetricsLog`.
+        trackers: who listens; they are closed by whoever made them.
+    """
+
+    def __init__(
+        self, folder: Path | None, keep_bytes: int = 0, trackers: Trackers | None = None
+    ) -> None:
+        super().__init__(folder, keep_bytes)
+        self.trackers = trackers or Trackers()
+        self.trackers.open(self.rows, self.step_before)
+
+    def add(self, **row: Any) -> None:
+        """See `MetricsLog.add`."""
+        super().add(**row)
+        self.trackers.row(self.rows[-1])
+
+    def show(self, model: Model, source: Source, step: int) -> None:
+        """Draw a few pictures from the averaged model, where anybody listens."""
+        if self.trackers:
+            self.trackers.pictures(step, lambda: few_pictures(model, source))
+
+
+def _last_step(path: Path) -> int:
+    """Step of the last whole row of metrics.jsonl; −1 without one."""
+    for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError):  # cut short by a crash
+            continue
+    return -1
 
 
 def _finite(value: Any) -> Any:
