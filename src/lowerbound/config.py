@@ -81,6 +81,8 @@ class TrainingConfig:
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Of the networks' matrix work; likelihoods and KLs are always float32. auto is bf16 where
     the processor or device multiplies it natively."""
+    logger: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Dashboards that are told what metrics.jsonl gets; none of them unless named."""
     compile: Literal["auto", "always", "never"] = "auto"
     """Compile the training step; auto does on a GPU for runs long enough to pay for it."""
 

@@ -35,6 +35,8 @@ from lowerbound.training.checkpoint import Checkpoint, RunLock, load_newest, swe
 from lowerbound.training.logs import Console
 from lowerbound.training.schedule import Length
 from lowerbound.training.step import resolve_compile, resolve_precision
+from lowerbound.training.trackers import require
+from lowerbound.training.tracking import MADE_BY_TRACKERS, Trackers
 
 __all__ = ["Run", "fit", "new_folder", "resume", "rows_of", "run_config", "source_of", "train"]
 
@@ -103,7 +105,10 @@ def fit(
     model.check(source.train.x[:256], source.name)
     engine = make_engine(config.device, config.devices)
     console = Console(quiet or not engine.is_main)
+    require(config.logger)
     if out is None:
+        if config.logger:
+            raise refuse("out", "given where there is a logger", None, "name a run folder")
         with engine.connected():
             return Run(model, fit_model(model, source, config, console=console, engine=engine))
     full = RunConfig(
@@ -130,6 +135,7 @@ def train(
         overwrite: replace an earlier run there.
         quiet: no progress.
     """
+    require(config.logger)
     engine = make_engine(config.device, config.devices)
     console = Console(quiet or not engine.is_main)
     source = source_of(config)
@@ -190,6 +196,9 @@ def _carry_out(
                 save_text(folder / "config.yaml", config.to_yaml())
         engine.barrier()  # nobody reads before the folder is in order
         checkpoint = _newest(folder, console) if resuming else None
+        names = config.logger if engine.is_main else ()
+        trackers = Trackers(names, folder, asdict(config), console.say)
+        stack.enter_context(trackers)
         history = fit_model(
             model,
             source,
@@ -198,6 +207,7 @@ def _carry_out(
             checkpoint=checkpoint,
             console=console,
             engine=engine,
+            trackers=trackers,
         )
         if engine.is_main:
             save_model(folder, model)
@@ -213,6 +223,7 @@ def _carry_out(
             save_json(folder / "evaluation.json", result)
             draw_pictures(model, source, folder, history.rows, method=config.latents)
             write_report(folder)
+            trackers.finish(history.steps, result, [n for n in MADE_BY_US if n.endswith(".png")])
         return Run(model, history, result, folder)
 
 
@@ -323,7 +334,9 @@ def new_folder(folder: Path, overwrite: bool) -> Path:
         with RunLock(folder):
             for name in MADE_BY_US:
                 (folder / name).unlink(missing_ok=True)
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            for name in ("checkpoints", *MADE_BY_TRACKERS):
+                shutil.rmtree(folder / name, ignore_errors=True)
+                (folder / name).unlink(missing_ok=True)
     return folder
 
 

@@ -26,12 +26,13 @@ from lowerbound.launch import heartbeat
 from lowerbound.models import Model, concatenate_noise
 from lowerbound.training.batches import Batches, blocks_of
 from lowerbound.training.checkpoint import Checkpoint
-from lowerbound.training.logs import Console, MetricsLog
+from lowerbound.training.logs import Console, TrackedLog
 from lowerbound.training.meter import Meter
 from lowerbound.training.schedule import Length, learning_rate
 from lowerbound.training.signals import stop_signal
 from lowerbound.training.state import TrainState
 from lowerbound.training.step import Step, resolve_compile, resolve_precision
+from lowerbound.training.tracking import Trackers
 from lowerbound.training.update import update
 
 __all__ = ["History", "fit_model"]
@@ -68,6 +69,7 @@ def fit_model(
     checkpoint: Checkpoint | None = None,
     console: Console | None = None,
     engine: Engine | None = None,
+    trackers: Trackers | None = None,
 ) -> History:
     """Train ``model`` in place; it ends as the average of the best validation, in eval mode.
 
@@ -79,6 +81,7 @@ def fit_model(
         checkpoint: where to continue from.
         console: who tells the person that waits.
         engine: the devices; those of ``config`` unless given.
+        trackers: dashboards that are told the metrics too.
 
     Raises:
         DivergedError: ten steps in a row were not finite.
@@ -112,7 +115,7 @@ def fit_model(
         _same_data(checkpoint, source)
         state.restore(checkpoint)
     position, facts = state.position, {"fingerprint": source.fingerprint, "seed": config.seed}
-    log = MetricsLog(folder, position.metrics_bytes)
+    log = TrackedLog(folder, position.metrics_bytes, trackers)
     judge = Judge(
         source.validation,
         engine,
@@ -171,6 +174,7 @@ def fit_model(
                 position.seconds = time.perf_counter() - started
                 log.add(kind="validation", seconds=position.seconds, best=better, **row)
                 console.validation(progress, log.rows[-1])
+                log.show(judged, source, position.step)
                 if history.stopped_early:
                     console.say(
                         f"no better for {config.patience} validations: stopped; the weights of "
