@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lowerbound.config import TrainingConfig
-from lowerbound.errors import CheckpointError, InputError
+from lowerbound.errors import InputError, printable
 from lowerbound.models import Model
 from lowerbound.training.checkpoint import (
     Checkpoint,
@@ -36,6 +36,7 @@ class Position:
     since_best: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
+    skipped_steps: list[int] = field(default_factory=list)  # of the last thousand
     metrics_bytes: int = 0
     finished: bool = False
 
@@ -86,14 +87,14 @@ class TrainState:
         position = asdict(self.position)
         state = {"position": position, "averaged": self.average.step, "facts": facts}
         path = save_checkpoint(run, self.position.step, tensors, state)
-        prune(run, self.position.best_step)
+        prune(run, self.position.step, self.position.best_step)
         return path
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a verified checkpoint.
 
         Raises:
-            CheckpointError: it belongs to another model.
+            InputError: it belongs to another model.
         """
         try:
             self.model.load_state_dict(checkpoint.tensors["model"])
@@ -103,7 +104,8 @@ class TrainState:
             self.average.step = int(checkpoint.state["averaged"])
             self.position = Position(**checkpoint.state["position"])
         except (RuntimeError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(
-                f"'{checkpoint.path}' does not fit the model: {reason}"
+            reason = printable(" ".join(str(error).split()), 160)
+            raise InputError(
+                f"'{printable(checkpoint.path)}' does not fit the model: {reason}; "
+                "resume with the options that the run began with"
             ) from error
