@@ -176,7 +176,7 @@ def test_clipping_scales_the_gradient_and_a_small_one_is_left_alone(digits):
         loss = -model.bound(x, noise=noise).value.mean()
         loss.backward()
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])
-        _update(state, 1e-3, clip)
+        _update(state, loss, 1e-3, clip)
         first = [state.optimizer.state[p]["exp_avg"] for p in model.parameters()]
         moments.append(torch.nn.utils.get_total_norm(first) / 0.1)
     assert float(moments[0]) == pytest.approx(1e-3, rel=1e-3)

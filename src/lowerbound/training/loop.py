@@ -136,7 +136,7 @@ def fit_model(
             loss, bound = step_module(x, context, noise, progress)
             loss.mean().backward()
             rate = learning_rate(progress, config.learning_rate, config.warmup)
-            usable = _update(state, rate, config.clip)
+            usable = _update(state, loss, rate, config.clip)
             meter.add(loss.detach(), bound.terms(), usable)
             position.step += 1
             state.average.update(position.step)
@@ -216,8 +216,8 @@ def training_noise(
     return concatenate_noise(parts)
 
 
-def _update(state: TrainState, rate: float, clip: float) -> Tensor:
-    """Clip and step in one pass over the weights; a gradient that is not finite moves nothing.
+def _update(state: TrainState, loss: Tensor, rate: float, clip: float) -> Tensor:
+    """Clip and step in one pass over the weights; what is not finite moves nothing.
 
     The fused optimiser divides by ``grad_scale`` and does nothing where ``found_inf`` is 1 (as it
     does for loss scaling): clipping costs no pass of its own, and skipping no synchronisation.
@@ -225,9 +225,9 @@ def _update(state: TrainState, rate: float, clip: float) -> Tensor:
     optimizer = state.optimizer
     gradients = [p.grad for p in state.names if p.grad is not None]
     norm = _total_norm(gradients)
-    usable = norm.isfinite()
+    usable = norm.isfinite() & loss.detach().isfinite().all()
     # On a CPU looking costs nothing, and dividing by 1 a pass over the gradients.
-    if norm.device.type != "cpu" or not norm <= clip:
+    if norm.device.type != "cpu" or not (usable and norm <= clip):
         optimizer.grad_scale = (norm / clip).clamp_min(1.0)  # type: ignore[attr-defined]
         optimizer.found_inf = (~usable).float()  # type: ignore[attr-defined]
     else:
