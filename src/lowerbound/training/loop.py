@@ -30,7 +30,7 @@ from lowerbound.models import Model, concatenate_noise
 from lowerbound.training.checkpoint import Checkpoint
 from lowerbound.training.logs import Console, MetricsLog
 from lowerbound.training.schedule import Length, learning_rate
-from lowerbound.training.state import TrainState
+from lowerbound.training.state import Position, TrainState
 from lowerbound.training.step import Step, resolve_device, resolve_precision
 
 __all__ = ["History", "fit_model"]
@@ -39,6 +39,7 @@ NOISE_BLOCK = 128
 SECONDS_BETWEEN_LOGS = 1.0
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
 MAX_SKIPPED_IN_A_ROW = 10
+RECENT_STEPS, MAX_SKIPPED_RECENTLY = 1000, 10
 MAX_VALIDATION_ROWS = 10_000
 
 
@@ -79,7 +80,7 @@ def fit_model(
         console: who tells the person that waits.
 
     Raises:
-        DivergedError: ten steps in a row were not finite.
+        DivergedError: ten steps in a row, or more of the last thousand, were not finite.
         Interrupted: asked to stop, having saved.
     """
     console = console or Console(quiet=True)
@@ -157,7 +158,7 @@ def fit_model(
                 row["beta"] = step_module.weights(progress).beta
                 log.add(kind="train", **row)
                 console.progress(progress, row)
-                _refuse_divergence(position.skipped_in_a_row, folder, position.best_step)
+                _refuse_divergence(position, folder)
 
             # --- validation: the unweighted bound, or L_K where that is climbed, of the average
             if due:
@@ -257,13 +258,19 @@ def _same_data(checkpoint: Checkpoint, source: Source) -> None:
         )
 
 
-def _refuse_divergence(skipped_in_a_row: int, folder: Path | None, best_step: int | None) -> None:
-    if skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-        good = f"; the last good state is in '{folder}' (best step {best_step})" if folder else ""
-        raise DivergedError(
-            f"{skipped_in_a_row} steps in a row had a loss or gradient that is not finite, and "
-            f"were skipped; try a lower --learning-rate or --clip, or --precision float32{good}"
-        )
+def _refuse_divergence(position: Position, folder: Path | None) -> None:
+    """End a run that steps over what is not finite again and again."""
+    if position.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+        many = f"{position.skipped_in_a_row} steps in a row"
+    elif len(position.skipped_steps) > MAX_SKIPPED_RECENTLY:
+        many = f"{len(position.skipped_steps)} of the last {RECENT_STEPS:,} steps"
+    else:
+        return
+    good = f"; the last good state is in '{folder / 'checkpoints'}'" if folder else ""
+    raise DivergedError(
+        f"{many} had a loss or gradient that is not finite, and were skipped; "
+        f"try a lower --learning-rate or --clip, or --precision float32{good}"
+    )
 
 
 class Meter:
@@ -287,15 +294,19 @@ class Meter:
         self.steps.append((loss, {name: term.detach() for name, term in terms.items()}))
         self.usable.append(usable)
 
-    def read(self, position: Any, batch_size: int, num_dims: int) -> dict[str, Any]:
+    def read(self, position: Position, batch_size: int, num_dims: int) -> dict[str, Any]:
         """Means over the interval, in nats; updates the position's count of skipped steps."""
         usable = torch.stack(self.usable)
         names = ["loss", *self.steps[0][1]]
         rows = [torch.stack([loss, *terms.values()]) for loss, terms in self.steps]
         means = torch.stack(rows)[usable].mean((0, 2)).tolist()  # nan where every step was skipped
-        for used in usable.tolist():
+        for step, used in enumerate(usable.tolist(), position.step - len(usable) + 1):
             position.skipped += not used
-            position.skipped_in_a_row = 0 if used else position.skipped_in_a_row + 1
+            if position.skipped_in_a_row < MAX_SKIPPED_IN_A_ROW:  # else the run is to end
+                position.skipped_in_a_row = 0 if used else position.skipped_in_a_row + 1
+            recent = [n for n in position.skipped_steps if n > step - RECENT_STEPS]
+            if len(recent) <= MAX_SKIPPED_RECENTLY:
+                position.skipped_steps = recent if used else [*recent, step]
         loss, terms = means[0], dict(zip(names[1:], means[1:], strict=True))
         bound = 2 * terms["reconstruction"] - sum(terms.values())
         row = {
