@@ -188,11 +188,11 @@ def fit_model(
             if folder is not None and saving:
                 state.save(folder, facts)
                 saved_at = time.perf_counter()
-            if stopping and not position.finished:
+            if stopping or (position.finished and stop.number):  # asked for during the last save
                 raise Interrupted(
                     f"stopped at step {position.step:,} and saved; continue with "
                     f"`lowerbound train --resume {folder}`",
-                    stopping,
+                    stop.number,
                 )
 
     # --- the model that was promised: averaged weights of the best validation
