@@ -7,8 +7,9 @@ report.html.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -139,14 +140,19 @@ def train(
         return _carry_out(config, model, source, folder, console)
 
 
-def resume(folder: Path, *, quiet: bool = False) -> Run:
+def resume(folder: Path, *, changed: RunConfig | None = None, quiet: bool = False) -> Run:
     """Continue a run from its newest good checkpoint, or complete what a finished one lacks.
 
+    Args:
+        folder: the run folder.
+        changed: continue with this configuration, and with whatever the data are now.
+        quiet: no progress.
+
     Raises:
-        InputError: no run there, or its data have changed.
+        InputError: no run there, or its data or options have changed.
         CheckpointError: it has checkpoints and all of them are bad.
     """
-    config = run_config(folder)
+    config = changed or run_config(folder)
     console = Console(quiet)
     with RunLock(folder):
         if (folder / "report.html").exists():
@@ -156,7 +162,29 @@ def resume(folder: Path, *, quiet: bool = False) -> Run:
             )
         source = source_of(config)
         model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
-        return _carry_out(config, model, source, folder, console, resuming=True)
+        with _rewritten(folder / "config.yaml", changed):
+            return _carry_out(
+                config,
+                model,
+                source,
+                folder,
+                console,
+                resuming=True,
+                allow_changed=changed is not None,
+            )
+
+
+@contextlib.contextmanager
+def _rewritten(path: Path, config: RunConfig | None) -> Iterator[None]:
+    """Write a changed configuration; where it is refused, the one before stays."""
+    before = path.read_text(encoding="utf-8")
+    if config is not None:
+        save_text(path, config.to_yaml())
+    try:
+        yield
+    except InputError:
+        save_text(path, before)
+        raise
 
 
 def _carry_out(
@@ -167,6 +195,7 @@ def _carry_out(
     console: Console,
     *,
     resuming: bool = False,
+    allow_changed: bool = False,
 ) -> Run:
     """Train, save, judge and draw in a folder that is locked."""
     checkpoint = None
@@ -180,7 +209,13 @@ def _carry_out(
     else:
         save_text(folder / "config.yaml", config.to_yaml())
     history = fit_model(
-        model, source, config.training(), folder=folder, checkpoint=checkpoint, console=console
+        model,
+        source,
+        config.training(),
+        folder=folder,
+        checkpoint=checkpoint,
+        console=console,
+        allow_changed=allow_changed,
     )
     save_model(folder, model)
     console.say(f"judging on the test split (K = {TRAIN_NUM_SAMPLES})")

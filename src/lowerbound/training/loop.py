@@ -24,11 +24,12 @@ from lowerbound._random import generator_for, permutation
 from lowerbound._shapes import num_elements
 from lowerbound.config import TrainingConfig
 from lowerbound.data import Source
-from lowerbound.errors import DivergedError, Interrupted, refuse
+from lowerbound.errors import DivergedError, Interrupted
 from lowerbound.evaluation import Judge
 from lowerbound.models import Model, concatenate_noise
 from lowerbound.training.checkpoint import Checkpoint
 from lowerbound.training.logs import Console, MetricsLog
+from lowerbound.training.resume import facts_of, refuse_changes
 from lowerbound.training.schedule import Length, learning_rate
 from lowerbound.training.state import Position, TrainState
 from lowerbound.training.step import Step, resolve_device, resolve_precision
@@ -68,6 +69,7 @@ def fit_model(
     folder: Path | None = None,
     checkpoint: Checkpoint | None = None,
     console: Console | None = None,
+    allow_changed: bool = False,
 ) -> History:
     """Train ``model`` in place; it ends as the average of the best validation, in eval mode.
 
@@ -78,8 +80,10 @@ def fit_model(
         folder: where checkpoints and metrics go; nothing is written without one.
         checkpoint: where to continue from.
         console: who tells the person that waits.
+        allow_changed: continue although data or options are not those of the checkpoint.
 
     Raises:
+        InputError: data or options have changed since the checkpoint, or do not fit it.
         DivergedError: ten steps in a row, or more of the last thousand, were not finite.
         Interrupted: asked to stop, having saved.
     """
@@ -100,10 +104,12 @@ def fit_model(
     length = Length.of(config, num_batches)
     step_module = Step(model, config, resolve_precision(config.precision, device))
     state = TrainState(model, config)
+    facts = facts_of(model, source, config)
     if checkpoint is not None:
-        _same_data(checkpoint, source)
+        if not allow_changed:
+            refuse_changes(checkpoint, facts, source)
         state.restore(checkpoint)
-    position, facts = state.position, {"fingerprint": source.fingerprint, "seed": config.seed}
+    position = state.position
     log = MetricsLog(folder, position.metrics_bytes)
     train = source.train.to(device)
     importance = step_module.importance
@@ -246,16 +252,6 @@ def _total_norm(gradients: list[Tensor]) -> Tensor:
         return torch.nn.utils.get_total_norm(gradients)
     flat = [g.flatten() for g in gradients]
     return torch.stack([torch.dot(g, g) for g in flat]).sum().sqrt()
-
-
-def _same_data(checkpoint: Checkpoint, source: Source) -> None:
-    if checkpoint.state["facts"]["fingerprint"] != source.fingerprint:
-        raise refuse(
-            "data",
-            "what the run began with",
-            f"{source.name}, whose examples differ from then",
-            "restore the data, or start a new run with --config",
-        )
 
 
 def _refuse_divergence(position: Position, folder: Path | None) -> None:
