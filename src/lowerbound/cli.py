@@ -242,7 +242,8 @@ def train_flags(args: list[str]) -> Any:
     default = _train_default(name, values, config or "the configuration")
     flags = parse(type(default), "train", args, default)
     if again is not None:
-        _refuse_changes(default, flags)
+        if not flags.allow_changed:
+            _refuse_changes(default, flags)
         flags = dataclasses.replace(flags, resume=again)
     return flags
 
@@ -284,5 +285,5 @@ def _refuse_changes(before: Any, after: Any) -> None:
                 field.name,
                 f"as the run began, {printable(old)}",
                 new,
-                "leave it out to continue, or start a new run with --config",
+                "leave it out to continue, say --allow-changed, or start a new run with --config",
             )
