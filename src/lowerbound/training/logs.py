@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from lowerbound.files import flush, not_written
 
 __all__ = ["Console", "MetricsLog"]
 
@@ -26,23 +30,50 @@ class MetricsLog:
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()
-            with open(self.path, "rb+") as file:
-                file.truncate(min(keep_bytes, os.path.getsize(self.path)))
-            text = self.path.read_text(encoding="utf-8")
-            self.rows = [json.loads(line) for line in text.splitlines()]
+            kept = self.path.read_bytes()[:keep_bytes].splitlines(keepends=True)
+            self.rows = _whole_rows(kept)
+            os.truncate(self.path, sum(map(len, kept[: len(self.rows)])))
 
     def add(self, **row: Any) -> None:
         """Append a row; numbers that are not finite become null, which JSON can hold."""
         clean = {k: _finite(v) for k, v in row.items()}
         self.rows.append(clean)
         if self.path is not None:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(clean) + "\n")
+            line = json.dumps(clean) + "\n"
+            with _refusing(self.path, len(line)), open(self.path, "a", encoding="utf-8") as file:
+                file.write(line)
 
-    @property
-    def num_bytes(self) -> int:
-        """Length of metrics.jsonl."""
-        return 0 if self.path is None else os.path.getsize(self.path)
+    def flushed_bytes(self) -> int:
+        """Length of metrics.jsonl, once it is on the disk: what a checkpoint may count on."""
+        if self.path is None:
+            return 0
+        with _refusing(self.path, 0):
+            flush(self.path)
+        return os.path.getsize(self.path)
+
+
+@contextlib.contextmanager
+def _refusing(path: Path, needed: int) -> Iterator[None]:
+    """Say of an error of the disk which file it was."""
+    try:
+        yield
+    except OSError as error:
+        size, remedy = f"{needed:,} bytes needed", "free some space, then use --resume"
+        raise not_written("could not write", path, size, error, remedy) from error
+
+
+def _whole_rows(lines: list[bytes]) -> list[dict[str, Any]]:
+    """The rows up to the first line that is not one, as a power loss may leave it."""
+    rows: list[dict[str, Any]] = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(row, dict) or not line.endswith(b"\n"):
+            break
+        rows.append(row)
+    return rows
 
 
 def _finite(value: Any) -> Any:

@@ -190,8 +190,8 @@ def fit_model(
                     )
 
             # --- save: at every validation, every five minutes, and when asked to stop
-            position.metrics_bytes = log.num_bytes
             if folder is not None and saving:
+                position.metrics_bytes = log.flushed_bytes()
                 state.save(folder, facts)
                 saved_at = time.perf_counter()
             if stopping or (position.finished and stop.number):  # asked for during the last save
