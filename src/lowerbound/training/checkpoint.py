@@ -181,7 +181,14 @@ def _write_members(folder: Path, name: str, tensors: Groups, state: Mapping[str,
 
 
 def _to_bytes(group: Mapping[str, Tensor]) -> bytes:
-    cpu = {name: t.detach().cpu().contiguous() for name, t in group.items()}
+    """A group in the format of safetensors; what shares memory (tied weights) is written twice."""
+    cpu: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in group.items():
+        plain = tensor.detach().cpu().contiguous()
+        address = plain.untyped_storage().data_ptr()
+        cpu[name] = plain.clone() if address in seen else plain
+        seen.add(address)
     return save(cpu)
 
 

@@ -40,6 +40,7 @@ def facts_of(model: Model, source: Source, config: TrainingConfig) -> dict[str, 
         "num_classes": None if source.context is None else source.context.num_classes,
         **({} if model.options is None else asdict(model.options)),
         **asdict(config),
+        "num_samples": config.samples,
         "precision": resolve_precision(config.precision, model.calibrated.device),
         "data": source.fingerprint,  # last: whatever else has changed says more
     }
