@@ -11,11 +11,13 @@ import dataclasses
 import io
 import os
 import re
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -41,7 +43,8 @@ def run_command_line(args: Sequence[str]) -> int:
     """Run one command and give its exit code; errors are one line on standard error."""
     debug = "--debug" in args
     try:
-        return _dispatch(list(args))
+        with _termination_as_interrupt():
+            return _dispatch(list(args))
     except Interrupted as asked:  # what was asked for is no error
         print(f"{PROGRAM}: {printable(asked, 600)}", file=sys.stderr)
         return asked.code
@@ -51,8 +54,9 @@ def run_command_line(args: Sequence[str]) -> int:
         if debug:
             traceback.print_exc()
         return _fail(str(error), error.code)
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing was left half written", 130)
+    except KeyboardInterrupt as asked:
+        number = asked.args[0] if asked.args else signal.SIGINT
+        return _fail("interrupted; nothing was left half written", 128 + number)
     except MemoryError:
         return _fail("out of memory; try a smaller --batch-size or fewer --samples", 4)
     except BrokenPipeError:
@@ -67,6 +71,23 @@ def run_command_line(args: Sequence[str]) -> int:
         if debug:
             raise
         return _unexpected(error)
+
+
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Make SIGTERM leave as Ctrl-C does, through every clean-up; a training loop saves first."""
+
+    def leave(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(message: str, code: int) -> int:
@@ -257,7 +278,8 @@ def train_flags(args: list[str]) -> Any:
     default = _train_default(name, values, config or "the configuration")
     flags = parse(type(default), "train", args, default)
     if again is not None:
-        _refuse_changes(default, flags)
+        if not flags.allow_changed:
+            _refuse_changes(default, flags)
         flags = dataclasses.replace(flags, resume=again)
     return flags
 
@@ -299,5 +321,5 @@ def _refuse_changes(before: Any, after: Any) -> None:
                 field.name,
                 f"as the run began, {printable(old)}",
                 new,
-                "leave it out to continue, or start a new run with --config",
+                "leave it out to continue, say --allow-changed, or start a new run with --config",
             )

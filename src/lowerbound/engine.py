@@ -58,6 +58,10 @@ class Engine:
         """Sum over the processes."""
         return x
 
+    def all(self, x: Tensor) -> Tensor:
+        """Whether ``x`` is true in every process."""
+        return x
+
     def gather(self, x: Tensor) -> Tensor:
         """Rows of all processes (N, …), in the order of `rows`."""
         return x
@@ -121,6 +125,10 @@ class ManyDevices(Engine):
         total = x.detach().clone()
         dist.all_reduce(total)
         return total
+
+    def all(self, x: Tensor) -> Tensor:
+        """Whether ``x`` is true in every process."""
+        return self.sum(x.to(torch.float32)) == self.world
 
     def gather(self, x: Tensor) -> Tensor:
         """Rows of all processes; the shares may differ by one row."""

@@ -1,7 +1,9 @@
 """Files that are whole or absent: atomic writes, sizes checked before reading, safe paths.
 
 Everything the library writes goes through `atomic_output`: a temporary file beside the target,
-flushed to the disk, then renamed, so that a crash leaves the old file or the new one.
+flushed to the disk, then renamed, so that a crash leaves the old file or the new one. A flush that
+fails is an error and never tried again: the kernel may have dropped the pages, and a second flush
+would succeed over a hole. What was written is thrown away instead.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,11 +27,13 @@ __all__ = [
     "MAX_TEXT_BYTES",
     "atomic_output",
     "check_format_version",
-    "fsync_folder",
+    "flush",
     "load_json",
+    "not_written",
     "save_json",
     "save_text",
     "sha256",
+    "write_flushed",
 ]
 
 FORMAT_VERSION = 1
@@ -37,13 +42,56 @@ MAX_PIXELS = 2**26  # one image
 MAX_TEXT_BYTES = 2**20  # a config, a manifest
 
 
-def fsync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename inside it survives power loss."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Flush a file, or a folder's entries, to the disk: what a power loss then leaves whole.
+
+    Raises:
+        OSError: the disk refused; what is at ``path`` must be thrown away.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_flushed(path: Path, content: bytes) -> None:
+    """Write a new file and flush it.
+
+    Raises:
+        OSError: the disk refused, or something is at ``path`` already.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        rest = memoryview(content)
+        while rest:  # a write may take less than it is given
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def not_written(what: str, path: Path, size: str, error: OSError, remedy: str) -> ResourceError:
+    """The one form of an error of the disk, to be raised by the caller.
+
+    Args:
+        what: what could not be done, such as ``"could not write"``.
+        path: to which file or folder.
+        size: how much it is, such as ``"1,000 bytes needed"``.
+        error: what the disk said.
+        remedy: what to do.
+    """
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        free = f"{shutil.disk_usage(folder).free:,}"
+    except OSError:
+        free = "an unknown number"
+    return ResourceError(
+        f"{what} '{printable(path)}': {error.strerror or error} "
+        f"({size}, {free} free there); {remedy}"
+    )
 
 
 @contextlib.contextmanager
@@ -58,17 +106,24 @@ def atomic_output(path: Path | str) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        flush(temporary)
         os.replace(temporary, path)
-        fsync_folder(path.parent)
+        flush(path.parent)
     except OSError as error:
-        raise ResourceError(
-            f"could not write '{printable(path)}': {error.strerror or error}; "
-            "free some space or choose another folder with --out"
-        ) from error
+        size = f"{_size(temporary):,} bytes came through"
+        remedy = "free some space or choose another folder with --out"
+        raise not_written("could not write", path, size, error, remedy) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a leftover is hidden, and swept by a resume
+            temporary.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file so far; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def save_text(path: Path | str, text: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -151,19 +151,26 @@ def train(
     return _carry_out(config, model, source, folder, console, engine)
 
 
-def resume(folder: Path, *, devices: int | None = None, quiet: bool = False) -> Run:
+def resume(
+    folder: Path,
+    *,
+    changed: RunConfig | None = None,
+    devices: int | None = None,
+    quiet: bool = False,
+) -> Run:
     """Continue a run from its newest good checkpoint, or complete what a finished one lacks.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
+        changed: continue with this configuration, and with whatever the data are now.
         devices: other than the run began with: order and noise stay, sums are taken otherwise.
         quiet: no progress.
 
     Raises:
-        InputError: no run there, or its data have changed.
+        InputError: no run there, or its data or options have changed.
         CheckpointError: it has checkpoints and all of them are bad.
     """
-    config = run_config(folder)
+    config = changed or run_config(folder)
     config = replace(config, devices=devices or config.devices)
     engine = make_engine(config.device, config.devices)
     console = Console(quiet or not engine.is_main)
@@ -172,7 +179,33 @@ def resume(folder: Path, *, devices: int | None = None, quiet: bool = False) -> 
         return Run(load_model(folder), History(), load_json(folder / "evaluation.json"), folder)
     source = source_of(config)
     model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
-    return _carry_out(config, model, source, folder, console, engine, resuming=True)
+    rewritten = changed if engine.is_main else None
+    with _rewritten(folder / "config.yaml", rewritten):
+        return _carry_out(
+            config,
+            model,
+            source,
+            folder,
+            console,
+            engine,
+            resuming=True,
+            allow_changed=changed is not None,
+        )
+
+
+@contextlib.contextmanager
+def _rewritten(path: Path, config: RunConfig | None) -> Iterator[None]:
+    """Write a changed configuration; where it is refused, the one before stays."""
+    if config is None:
+        yield
+        return
+    before = path.read_text(encoding="utf-8")
+    save_text(path, config.to_yaml())
+    try:
+        yield
+    except InputError:
+        save_text(path, before)
+        raise
 
 
 def _carry_out(
@@ -184,6 +217,7 @@ def _carry_out(
     engine: Engine,
     *,
     resuming: bool = False,
+    allow_changed: bool = False,
 ) -> Run:
     """Train, save, judge and draw; one process writes, in a folder that it has locked."""
     with contextlib.ExitStack() as stack:
@@ -208,6 +242,7 @@ def _carry_out(
             console=console,
             engine=engine,
             trackers=trackers,
+            allow_changed=allow_changed,
         )
         if engine.is_main:
             save_model(folder, model)

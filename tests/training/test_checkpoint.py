@@ -143,7 +143,7 @@ def test_a_crash_at_any_call_leaves_the_old_checkpoint_or_the_new(tmp_path, monk
 def test_the_last_three_and_the_best_are_kept(tmp_path):
     for step in (1, 2, 3, 4, 5, 6):
         save(tmp_path, step)
-        prune(tmp_path, best_step=2)
+        prune(tmp_path, step, best_step=2)
     assert [p.name for p in checkpoints_of(tmp_path)] == [
         f"step-{step:08d}" for step in (6, 5, 4, 2)
     ]

@@ -151,7 +151,7 @@ def listen(name, folder, said=None):
 def steps_of(log, *steps):
     for step in steps:
         log.add(kind="train", step=step, bound=-float(step), loss=float("nan"), note="text")
-    return log.num_bytes
+    return log.flushed_bytes()
 
 
 def test_every_number_of_every_row_is_told_once_at_its_step(name, told, tmp_path, capsys):
@@ -270,7 +270,7 @@ def test_a_tracker_that_fails_is_dropped_with_one_warning(name, told, tmp_path, 
     if when == "open":  # the next attempt is a new run, and is told everything
         told.breaks = False
         with listen(name, tmp_path) as trackers:
-            TrackedLog(tmp_path, log.num_bytes, trackers)
+            TrackedLog(tmp_path, log.flushed_bytes(), trackers)
         assert told.steps() == [1, 2]
 
 

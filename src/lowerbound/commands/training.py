@@ -31,6 +31,8 @@ class TrainFlags(RunConfig):
     """A config.yaml to start from; flags override it."""
     resume: str | None = None
     """Continue a run: its folder, or auto for the newest unfinished one under runs/."""
+    allow_changed: bool = False
+    """Resume although data or options have changed; flags beside --resume then take effect."""
     overwrite: bool = False
     """Replace an earlier run in --out."""
     quiet: bool = False
@@ -43,12 +45,13 @@ def train(flags: Any) -> int:
     """``lowerbound train``."""
     from lowerbound import run
 
+    values = {f.name: getattr(flags, f.name) for f in dataclasses.fields(RunConfig)}
+    options = values.pop("options")
+    config = RunConfig(**values, options=dataclasses.asdict(options))
     if flags.resume is not None:
-        done = run.resume(Path(flags.resume), quiet=flags.quiet)
+        changed = config if flags.allow_changed else None
+        done = run.resume(Path(flags.resume), changed=changed, quiet=flags.quiet)
     else:
-        values = {f.name: getattr(flags, f.name) for f in dataclasses.fields(RunConfig)}
-        options = values.pop("options")
-        config = RunConfig(**values, options=dataclasses.asdict(options))
         done = run.train(config, flags.out, overwrite=flags.overwrite, quiet=flags.quiet)
     if not flags.quiet:
         assert done.evaluation is not None

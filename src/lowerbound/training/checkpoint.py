@@ -3,19 +3,24 @@
     checkpoints/step-00001200/   appears only by rename from .tmp-…
         model.safetensors  average.safetensors  optimizer.safetensors   tensors
         state.json                                                      every scalar
-        MANIFEST.json   written last: size and SHA-256 of each file, and of itself
+        MANIFEST.json   written last: name of the folder, size and SHA-256 of each file, of itself
 
 A reader trusts nothing but the manifest: it verifies every byte, newest first, says which
 checkpoints it had to reject, and falls back. The order of writing (files, flush, manifest, flush,
 rename, flush the parent) is what makes a crash at any point leave the old state or the new one.
+A file is serialised, written and forgotten before the next one, so that saving takes no more
+memory than a second copy of the state.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -29,28 +34,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lowerbound.errors import (
-    CheckpointError,
-    InputError,
-    LowerboundError,
-    ResourceError,
-    printable,
-    refuse,
+from lowerbound.errors import CheckpointError, printable, refuse
+from lowerbound.files import (
+    FORMAT_VERSION,
+    check_format_version,
+    flush,
+    not_written,
+    write_flushed,
 )
-from lowerbound.files import FORMAT_VERSION, check_format_version, fsync_folder
 
 __all__ = [
     "Checkpoint",
     "RunLock",
     "checkpoints_of",
     "load_newest",
+    "optimizer_tensors",
     "prune",
+    "restore_optimizer",
     "save_checkpoint",
     "sweep",
 ]
 
 KEEP_LAST = 3
+OVERHEAD_BYTES = 2**16  # headers, manifest, and the ends of blocks
 MANIFEST = "MANIFEST.json"
+NAME = re.compile(r"step-\d{8,}")
 Groups = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -95,58 +103,99 @@ class RunLock:
 
 def checkpoints_of(run: Path) -> list[Path]:
     """The committed checkpoints of a run, newest first."""
-    return sorted((run / "checkpoints").glob("step-*"), reverse=True)
+    found = [p for p in (run / "checkpoints").glob("step-*") if NAME.fullmatch(p.name)]
+    return sorted(found, key=_step_of, reverse=True)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def save_checkpoint(run: Path, step: int, tensors: Groups, state: Mapping[str, Any]) -> Path:
     """Write one checkpoint so that it appears whole, or not at all.
 
+    Args:
+        run: the run folder.
+        step: number of the step, which names the checkpoint. What lies under that name already
+            was rejected when the run was resumed, and gives way.
+        tensors: groups of tensors by name; each becomes a file.
+        state: plain values.
+
     Raises:
         ResourceError: the disk refused; the checkpoints before this one are untouched.
     """
-    parent = run / "checkpoints"
-    target = parent / f"step-{step:08d}"
-    temporary = parent / f".tmp-{target.name}-{os.getpid()}-{secrets.token_hex(4)}"
+    target = run / "checkpoints" / f"step-{step:08d}"
+    temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    sizes = [t.numel() * t.element_size() for group in tensors.values() for t in group.values()]
+    needed = sum(sizes) + OVERHEAD_BYTES
+    what, then = "could not save the checkpoint", "earlier ones are untouched: free some space"
     try:
-        temporary.mkdir(parents=True)
-        contents = {f"{name}.safetensors": _to_bytes(group) for name, group in tensors.items()}
-        contents["state.json"] = json.dumps(dict(state), allow_nan=False).encode()
-        for name, content in contents.items():
-            _write(temporary / name, content)
-        _write(temporary / MANIFEST, _manifest(contents))
-        fsync_folder(temporary)
-        if target.exists():  # the same step, saved twice: the older copy gives way
+        _make_folder(target.parent)
+        _refuse_a_full_disk(target.parent, needed)
+        os.mkdir(temporary)
+        _write_members(temporary, target.name, tensors, state)
+        flush(temporary)
+        if target.exists():
             _discard(target)
         os.rename(temporary, target)
-        fsync_folder(parent)
-    except OSError as error:
+        what, then = (
+            "the disk does not confirm the checkpoint",
+            "it may be gone after a power loss",
+        )
+        flush(target.parent)
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise ResourceError(
-            f"could not save the checkpoint '{printable(target)}': {error.strerror or error}; "
-            "earlier checkpoints are untouched: free some space, then use --resume"
-        ) from error
+        if isinstance(error, OSError):
+            size, remedy = f"{needed:,} bytes needed", f"{then}, then use --resume"
+            raise not_written(what, target, size, error, remedy) from error
+        raise
     return target
 
 
+def _make_folder(folder: Path) -> None:
+    """Make the folder of checkpoints, and flush the entries that lead to it."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        flush(folder.parent)
+        flush(folder.parent.parent)
+
+
+def _refuse_a_full_disk(folder: Path, needed: int) -> None:
+    """Say so before half a checkpoint is written; some file systems do not know their size."""
+    usage = shutil.disk_usage(folder)
+    if usage.total > 0 and usage.free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _write_members(folder: Path, name: str, tensors: Groups, state: Mapping[str, Any]) -> None:
+    """Write the files of a checkpoint called ``name`` one by one, the manifest last."""
+    files = {}
+    for group_name, group in tensors.items():
+        member = f"{group_name}.safetensors"
+        files[member] = _write(folder / member, _to_bytes(group))
+    text = json.dumps(dict(state), allow_nan=False)
+    files["state.json"] = _write(folder / "state.json", text.encode())
+    body: dict[str, Any] = {"format_version": FORMAT_VERSION, "name": name, "files": files}
+    signed = json.dumps({**body, "sha256": _digest(body)}, indent=1)
+    _write(folder / MANIFEST, signed.encode())
+
+
 def _to_bytes(group: Mapping[str, Tensor]) -> bytes:
-    cpu = {name: t.detach().cpu().contiguous() for name, t in group.items()}
+    """A group in the format of safetensors; what shares memory (tied weights) is written twice."""
+    cpu: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in group.items():
+        plain = tensor.detach().cpu().contiguous()
+        address = plain.untyped_storage().data_ptr()
+        cpu[name] = plain.clone() if address in seen else plain
+        seen.add(address)
     return save(cpu)
 
 
-def _write(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _manifest(contents: Mapping[str, bytes]) -> bytes:
-    files = {
-        name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in contents.items()
-    }
-    body: dict[str, Any] = {"format_version": FORMAT_VERSION, "files": files}
-    return json.dumps({**body, "sha256": _digest(body)}, indent=1).encode()
+def _write(path: Path, content: bytes) -> dict[str, Any]:
+    """Write and flush one file; what the manifest says of it."""
+    write_flushed(path, content)
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _digest(body: Mapping[str, Any]) -> str:
@@ -161,14 +210,13 @@ def load_newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
 
     Raises:
         CheckpointError: checkpoints exist and all of them are bad.
+        InputError: the newest was written by a newer version of the library.
     """
     rejected: list[str] = []
     for path in checkpoints_of(run):
         try:
             return _verified(path), rejected
-        except InputError:
-            raise
-        except LowerboundError as error:
+        except CheckpointError as error:
             rejected.append(str(error))
     if rejected:
         raise CheckpointError(
@@ -179,41 +227,66 @@ def load_newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
 
 def _verified(path: Path) -> Checkpoint:
     """Read a checkpoint, believing no byte that the manifest does not vouch for."""
-
-    def bad(reason: str) -> CheckpointError:
-        return CheckpointError(f"'{printable(path.name)}' is damaged: {reason}")
-
-    try:
-        body = json.loads((path / MANIFEST).read_bytes())
-        claimed = body.pop("sha256")
-        files = body["files"]
-        sound = claimed == _digest(body) and set(os.listdir(path)) == {*files, MANIFEST}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise bad(f"{MANIFEST} cannot be read ({printable(error)})") from error
-    if not sound:
-        raise bad(f"{MANIFEST} does not match the folder")
-    check_format_version(body, path / MANIFEST)
-    contents: dict[str, bytes] = {}
+    files = _manifest(path)
+    state: dict[str, Any] = {}
+    tensors: dict[str, dict[str, Tensor]] = {}
     for name, known in files.items():
-        member = path / name
-        if Path(name).name != name or member.is_symlink() or not member.is_file():
-            raise bad(f"{printable(name)} is not a plain file")
-        content = member.read_bytes()
-        if len(content) != known["size"] or hashlib.sha256(content).hexdigest() != known["sha256"]:
-            raise bad(f"{printable(name)} is not what was written")
-        contents[name] = content
-    try:
-        state = json.loads(contents.pop("state.json"))
-        tensors = {name.removesuffix(".safetensors"): load(c) for name, c in contents.items()}
-    except (KeyError, ValueError, SafetensorError) as error:
-        raise bad(printable(error)) from error
+        content = _read(path, name)
+        if known != {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}:
+            raise _damaged(path, f"{printable(name)} is not what was written")
+        try:
+            if name == "state.json":
+                state = json.loads(content)
+            else:
+                tensors[name.removesuffix(".safetensors")] = load(content)
+        except (ValueError, RecursionError, SafetensorError) as error:
+            raise _damaged(path, f"{printable(name)} cannot be read ({error})") from error
     return Checkpoint(path, tensors, state)
 
 
-def prune(run: Path, best_step: int | None) -> None:
-    """Keep the last three checkpoints and the best; called once a newer one is committed."""
-    for path in checkpoints_of(run)[KEEP_LAST:]:
-        if path.name != f"step-{best_step or 0:08d}":
+def _manifest(path: Path) -> dict[str, Any]:
+    """What the manifest says of each file, once it has vouched for itself and for the folder."""
+    try:
+        body = json.loads(_read(path, MANIFEST))
+        claimed, files = body.pop("sha256"), dict(body["files"])
+        present = set(os.listdir(path))
+        whole = (body["name"], present) == (path.name, {*files, MANIFEST})
+        sound = claimed == _digest(body) and whole and "state.json" in files
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, f"{MANIFEST} cannot be read ({printable(error)})") from error
+    if not sound:
+        raise _damaged(path, f"{MANIFEST} does not match the folder")
+    check_format_version(body, path / MANIFEST)
+    return files
+
+
+def _read(path: Path, name: str) -> bytes:
+    """The bytes of a member, which must be a plain file in a plain folder."""
+    member = path / name
+    if Path(name).name != name or path.is_symlink() or member.is_symlink():
+        raise _damaged(path, f"{printable(name)} is not a plain file")
+    try:
+        return member.read_bytes()
+    except OSError as error:
+        raise _damaged(path, f"{printable(name)} cannot be read ({error.strerror})") from error
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"'{printable(path.name)}' is damaged: {reason}")
+
+
+def prune(run: Path, step: int, best_step: int | None) -> None:
+    """Keep the checkpoint of ``step``, the two before it and the best.
+
+    Called once that checkpoint is committed. What lies beyond it was rejected when the run was
+    resumed, and goes too: else damaged checkpoints would count among the last three. What cannot
+    be removed now is tried again after the next save.
+    """
+    found = checkpoints_of(run)
+    beyond = [path for path in found if _step_of(path) > step]
+    older = [path for path in found if _step_of(path) <= step][KEEP_LAST:]
+    for path in beyond + [path for path in older if _step_of(path) != best_step]:
+        with contextlib.suppress(OSError):
             _discard(path)
 
 
@@ -222,6 +295,9 @@ def sweep(run: Path) -> None:
     for pattern in (".tmp-*", ".trash-*"):
         for path in (run / "checkpoints").glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
+    for path in run.glob(".tmp-*"):  # of `atomic_output`
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _discard(path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from lowerbound.data import Source
+from lowerbound.files import flush, not_written
 from lowerbound.models import Model
 from lowerbound.training.tracking import Trackers, few_pictures
 
@@ -31,24 +34,52 @@ class MetricsLog:
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()
-            self.step_before = _last_step(self.path)
-            with open(self.path, "rb+") as file:
-                file.truncate(min(keep_bytes, os.path.getsize(self.path)))
-            text = self.path.read_text(encoding="utf-8")
-            self.rows = [json.loads(line) for line in text.splitlines()]
+            written = self.path.read_bytes()
+            self.step_before = _last_step(written)
+            kept = written[:keep_bytes].splitlines(keepends=True)
+            self.rows = _whole_rows(kept)
+            os.truncate(self.path, sum(map(len, kept[: len(self.rows)])))
 
     def add(self, **row: Any) -> None:
         """Append a row; numbers that are not finite become null, which JSON can hold."""
         clean = {k: _finite(v) for k, v in row.items()}
         self.rows.append(clean)
         if self.path is not None:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(clean) + "\n")
+            line = json.dumps(clean) + "\n"
+            with _refusing(self.path, len(line)), open(self.path, "a", encoding="utf-8") as file:
+                file.write(line)
 
-    @property
-    def num_bytes(self) -> int:
-        """Length of metrics.jsonl."""
-        return 0 if self.path is None else os.path.getsize(self.path)
+    def flushed_bytes(self) -> int:
+        """Length of metrics.jsonl, once it is on the disk: what a checkpoint may count on."""
+        if self.path is None:
+            return 0
+        with _refusing(self.path, 0):
+            flush(self.path)
+        return os.path.getsize(self.path)
+
+
+@contextlib.contextmanager
+def _refusing(path: Path, needed: int) -> Iterator[None]:
+    """Say of an error of the disk which file it was."""
+    try:
+        yield
+    except OSError as error:
+        size, remedy = f"{needed:,} bytes needed", "free some space, then use --resume"
+        raise not_written("could not write", path, size, error, remedy) from error
+
+
+def _whole_rows(lines: list[bytes]) -> list[dict[str, Any]]:
+    """The rows up to the first line that is not one, as a power loss may leave it."""
+    rows: list[dict[str, Any]] = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(row, dict) or not line.endswith(b"\n"):
+            break
+        rows.append(row)
+    return rows
 
 
 class TrackedLog(MetricsLog):
@@ -78,14 +109,10 @@ class TrackedLog(MetricsLog):
             self.trackers.pictures(step, lambda: few_pictures(model, source))
 
 
-def _last_step(path: Path) -> int:
+def _last_step(written: bytes) -> int:
     """Step of the last whole row of metrics.jsonl; −1 without one."""
-    for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):
-        try:
-            return int(json.loads(line)["step"])
-        except (ValueError, KeyError, TypeError):  # cut short by a crash
-            continue
-    return -1
+    rows = _whole_rows(written.splitlines(keepends=True))
+    return int(rows[-1]["step"]) if rows else -1
 
 
 def _finite(value: Any) -> Any:

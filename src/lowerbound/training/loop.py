@@ -28,9 +28,10 @@ from lowerbound.training.batches import Batches, blocks_of
 from lowerbound.training.checkpoint import Checkpoint
 from lowerbound.training.logs import Console, TrackedLog
 from lowerbound.training.meter import Meter
+from lowerbound.training.resume import facts_of, refuse_changes
 from lowerbound.training.schedule import Length, learning_rate
 from lowerbound.training.signals import stop_signal
-from lowerbound.training.state import TrainState
+from lowerbound.training.state import Position, TrainState
 from lowerbound.training.step import Step, resolve_compile, resolve_precision
 from lowerbound.training.tracking import Trackers
 from lowerbound.training.update import update
@@ -39,7 +40,6 @@ __all__ = ["History", "fit_model"]
 
 SECONDS_BETWEEN_LOGS = 1.0
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
-MAX_SKIPPED_IN_A_ROW = 10
 MAX_VALIDATION_ROWS = 10_000
 
 
@@ -70,6 +70,7 @@ def fit_model(
     console: Console | None = None,
     engine: Engine | None = None,
     trackers: Trackers | None = None,
+    allow_changed: bool = False,
 ) -> History:
     """Train ``model`` in place; it ends as the average of the best validation, in eval mode.
 
@@ -82,9 +83,11 @@ def fit_model(
         console: who tells the person that waits.
         engine: the devices; those of ``config`` unless given.
         trackers: dashboards that are told the metrics too.
+        allow_changed: continue although data or options are not those of the checkpoint.
 
     Raises:
-        DivergedError: ten steps in a row were not finite.
+        InputError: data or options have changed since the checkpoint, or do not fit it.
+        DivergedError: ten steps in a row, or more of the last thousand, were not finite.
         Interrupted: asked to stop, having saved.
     """
     console = console or Console(quiet=True)
@@ -111,10 +114,12 @@ def fit_model(
     )
     parallel_step = engine.setup(step_module)
     state = TrainState(model, config)
+    facts = facts_of(model, source, config, step_module)
     if checkpoint is not None:
-        _same_data(checkpoint, source)
+        if not allow_changed:
+            refuse_changes(checkpoint, facts, source)
         state.restore(checkpoint)
-    position, facts = state.position, {"fingerprint": source.fingerprint, "seed": config.seed}
+    position = state.position
     log = TrackedLog(folder, position.metrics_bytes, trackers)
     judge = Judge(
         source.validation,
@@ -139,7 +144,7 @@ def fit_model(
             loss, bound = parallel_step(x, context, noise, progress)
             loss.mean().backward()
             rate = learning_rate(progress, config.learning_rate, config.warmup)
-            usable = update(state, rate, config.clip)
+            usable = update(state, loss, rate, config.clip, engine)
             meter.add(loss.detach(), bound.terms(), usable)
             position.step += 1
             state.average.update(position.step)
@@ -160,7 +165,7 @@ def fit_model(
                 log.add(kind="train", **row)
                 heartbeat(position.step)
                 console.progress(progress, row)
-                _refuse_divergence(position.skipped_in_a_row, folder, position.best_step)
+                _refuse_divergence(position, folder)
 
             # --- validation: the unweighted bound, or L_K where that is climbed, of the average
             if due:
@@ -182,17 +187,17 @@ def fit_model(
                     )
 
             # --- save: at every validation, every five minutes, and when asked to stop
-            position.metrics_bytes = log.num_bytes
             if saving:
+                position.metrics_bytes = log.flushed_bytes()
                 if folder is not None:
                     state.save(folder, facts)
                 engine.barrier()
                 saved_at = time.perf_counter()
-            if stopping and not position.finished:
+            if stopping or (position.finished and stop.number):  # asked for during the last save
                 raise Interrupted(
                     f"stopped at step {position.step:,} and saved; continue with "
                     f"`lowerbound train --resume {folder}`",
-                    int(stopping),
+                    int(stopping or stop.number),
                 )
 
     # --- the model that was promised: averaged weights of the best validation
@@ -237,20 +242,11 @@ def _batch_size(config: TrainingConfig, source: Source, engine: Engine) -> int:
     return size - size % engine.world
 
 
-def _same_data(checkpoint: Checkpoint, source: Source) -> None:
-    if checkpoint.state["facts"]["fingerprint"] != source.fingerprint:
-        raise refuse(
-            "data",
-            "what the run began with",
-            f"{source.name}, whose examples differ from then",
-            "restore the data, or start a new run with --config",
-        )
-
-
-def _refuse_divergence(skipped_in_a_row: int, folder: Path | None, best_step: int | None) -> None:
-    if skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-        good = f"; the last good state is in '{folder}' (best step {best_step})" if folder else ""
+def _refuse_divergence(position: Position, folder: Path | None) -> None:
+    """End a run that steps over what is not finite again and again."""
+    if position.diverged:
+        good = f"; the last good state is in '{folder / 'checkpoints'}'" if folder else ""
         raise DivergedError(
-            f"{skipped_in_a_row} steps in a row had a loss or gradient that is not finite, and "
-            f"were skipped; try a lower --learning-rate or --clip, or --precision float32{good}"
+            f"{position.diverged} had a loss or gradient that is not finite, and were skipped; "
+            f"try a lower --learning-rate or --clip, or --precision float32{good}"
         )

@@ -54,9 +54,8 @@ class Meter:
         rows = torch.stack([torch.stack([loss, *terms.values()]) for loss, terms in self.steps])
         means = rows[usable].mean((0, 2))  # nan where every step was skipped
         values = (self.engine.sum(means) / self.engine.world).tolist()
-        for used in usable.tolist():
-            position.skipped += not used
-            position.skipped_in_a_row = 0 if used else position.skipped_in_a_row + 1
+        for step, used in enumerate(usable.tolist(), position.step - len(usable) + 1):
+            position.count(step, bool(used))
         loss, terms = values[0], dict(zip(names[1:], values[1:], strict=True))
         bound = 2 * terms["reconstruction"] - sum(terms.values())
         row = {

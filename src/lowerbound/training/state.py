@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lowerbound.config import TrainingConfig
-from lowerbound.errors import CheckpointError, InputError
+from lowerbound.errors import InputError, printable
 from lowerbound.models import Model
 from lowerbound.training.checkpoint import (
     Checkpoint,
@@ -23,6 +23,9 @@ from lowerbound.training.checkpoint import (
 from lowerbound.training.ema import Average
 
 __all__ = ["Position", "TrainState"]
+
+MAX_SKIPPED_IN_A_ROW = 10
+RECENT_STEPS, MAX_SKIPPED_RECENTLY = 1000, 10
 
 
 @dataclass
@@ -37,8 +40,30 @@ class Position:
     since_best: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
+    skipped_steps: list[int] = field(default_factory=list)  # of the last thousand
     metrics_bytes: int = 0
     finished: bool = False
+
+    def count(self, step: int, used: bool) -> None:
+        """Take in whether a step was used, or skipped because something was not finite.
+
+        A count that has reached what ends a run stays there until the run has been ended.
+        """
+        self.skipped += not used
+        if self.skipped_in_a_row < MAX_SKIPPED_IN_A_ROW:
+            self.skipped_in_a_row = 0 if used else self.skipped_in_a_row + 1
+        recent = [n for n in self.skipped_steps if n > step - RECENT_STEPS]
+        if len(recent) <= MAX_SKIPPED_RECENTLY:
+            self.skipped_steps = recent if used else [*recent, step]
+
+    @property
+    def diverged(self) -> str:
+        """How many steps were skipped, where it is too many to go on; else nothing."""
+        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            return f"{self.skipped_in_a_row} steps in a row"
+        if len(self.skipped_steps) > MAX_SKIPPED_RECENTLY:
+            return f"{len(self.skipped_steps)} of the last {RECENT_STEPS:,} steps"
+        return ""
 
 
 class TrainState:
@@ -102,14 +127,14 @@ class TrainState:
         position = asdict(self.position)
         state = {"position": position, "averaged": self.average.step, "facts": facts}
         path = save_checkpoint(run, self.position.step, tensors, state)
-        prune(run, self.position.best_step)
+        prune(run, self.position.step, self.position.best_step)
         return path
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a verified checkpoint.
 
         Raises:
-            CheckpointError: it belongs to another model.
+            InputError: it belongs to another model.
         """
         try:
             self.model.load_state_dict(checkpoint.tensors["model"])
@@ -119,7 +144,8 @@ class TrainState:
             self.average.step = int(checkpoint.state["averaged"])
             self.position = Position(**checkpoint.state["position"])
         except (RuntimeError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(
-                f"'{checkpoint.path}' does not fit the model: {reason}"
+            reason = printable(" ".join(str(error).split()), 160)
+            raise InputError(
+                f"'{printable(checkpoint.path)}' does not fit the model: {reason}; "
+                "resume with the options that the run began with"
             ) from error

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lowerbound.engine import Engine
 from lowerbound.training.state import TrainState
 
 __all__ = ["update"]
 
 
-def update(state: TrainState, rate: float, clip: float) -> Tensor:
-    """Clip and step in one pass over the weights; a gradient that is not finite moves nothing.
+def update(state: TrainState, loss: Tensor, rate: float, clip: float, engine: Engine) -> Tensor:
+    """Clip and step in one pass over the weights; what is not finite moves nothing.
 
     The fused optimiser divides by ``grad_scale`` and does nothing where ``found_inf`` is 1 (as it
     does for loss scaling): clipping costs no pass of its own, and skipping no synchronisation.
@@ -19,9 +20,9 @@ def update(state: TrainState, rate: float, clip: float) -> Tensor:
     optimizer = state.optimizer
     gradients = [p.grad for p in state.names if p.grad is not None]
     norm = total_norm(gradients)
-    usable = norm.isfinite()
+    usable = engine.all((norm + loss.detach().mean()).isfinite())
     # On a CPU looking costs nothing, and dividing by 1 a pass over the gradients.
-    if norm.device.type != "cpu" or not norm <= clip:
+    if norm.device.type != "cpu" or not (usable and norm <= clip):
         optimizer.grad_scale = (norm / clip).clamp_min(1.0)  # type: ignore[attr-defined]
         optimizer.found_inf = (~usable).float()  # type: ignore[attr-defined]
     else:
