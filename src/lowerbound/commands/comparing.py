@@ -177,9 +177,9 @@ def _drawn(found: Sequence[Result], out: Path) -> Path:
 
 def _caption(result: Mapping[str, Any]) -> str:
     """What stands beside a run's reconstructions: its size, its bound and its error."""
+    from lowerbound.plots.style import true_minus
+
     size, error, bound = (result[k] for k in ("latent_dim", "reconstruction_mse", "bound"))
-    nats = "no likelihood" if bound is None else f"bound {bound['value']:.2f} nats"
-    return (
-        f"{result['model']}, {size} latent{'' if size == 1 else 's'}\n"
-        f"{nats.replace('-', '−')}\nsquared error {error:.4g}"
-    )
+    nats = "no likelihood" if bound is None else true_minus(f"{bound['value']:.2f} nats")
+    latents = f"{size} latent{'' if size == 1 else 's'}"
+    return f"{result['model']}, {latents}\n{nats}, squared error {error:.4g}"

@@ -110,7 +110,8 @@ def output(given: Path | None, default: Path, endings: tuple[str, ...]) -> Path:
     """Where the result goes; refused before any work where its ending says nothing."""
     out = given or default
     if out.suffix not in endings:
-        raise refuse("out", f"a file ending in {' or '.join(endings)}", out)
+        said = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
+        raise refuse("out", f"a file ending in {said}", out)
     if out.is_dir():
         raise refuse("out", "a file", f"the folder {out}")
     return out
