@@ -129,6 +129,16 @@ def test_runs_on_other_data_have_a_table_and_no_picture(runs, others, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("key", ["fingerprint", "support", "split", "num_examples"])
+def test_whatever_runs_were_judged_on_puts_them_into_sets(key, runs, tmp_path, digits, capsys):
+    run = finished(tmp_path / "run", "ppca", digits)
+    result = json.loads((run / "evaluation.json").read_text())
+    save_json(run / "evaluation.json", {**result, key: 7 if key == "num_examples" else "other"})
+    document = told(capsys, runs["ppca"], run)
+    assert not document["comparable"]
+    assert [r["set"] for r in document["runs"]] == ["A", "B"]
+
+
 def test_runs_are_ordered_within_their_own_data_alone(runs, others, capsys):
     mixed = [runs["dct"], others["dct"], runs["ppca"], others["mixture"], others["ppca"]]
     document = told(capsys, *mixed)

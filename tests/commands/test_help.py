@@ -51,6 +51,7 @@ def test_the_models_own_flags_have_a_sentence_each(capsys):
     assert "options options" not in text
     assert "None" not in text
     assert "(default: left out)" in text
+    assert "(default: )" not in text
 
 
 def test_the_overview_names_every_command(capsys):

@@ -28,7 +28,10 @@ from tests.commands.calling import TRAIN, call, refused
         (["train", "digits", "--likelihood", "gaussian"], "'likelihood' must be one that fits"),
         (["train", "--resume", "nowhere"], "'nowhere' does not exist; --resume takes"),
         (["train", "--resume", "."], "'resume' must be the folder of a run, or auto, got ."),
-        (["train", "digits", "more"], "train has no use for 'more' without a flag; did you mean"),
+        (
+            ["train", "digits", "more"],
+            "no use for 'more' without a flag; did you mean --out more?",
+        ),
         (["models", "vae"], "models has no use for 'vae' without a flag; leave it out"),
         (["sample", "nowhere", "-n", "3"], "sample has no flag '-n'"),
         (["compare"], "'runs' must be at least one run folder, got none"),
