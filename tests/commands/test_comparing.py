@@ -120,7 +120,10 @@ def test_runs_on_other_data_have_a_table_and_no_picture(runs, others, tmp_path, 
         assert "not a likelihood" in out
         assert "A: digits" in out
         assert "B: digits" in out
-        assert "A and B are different data, or the same prepared or split differently" in out
+        assert (
+            "A and B are different data, or the same prepared, split or conditioned on differently"
+            in out
+        )
         assert "picture" not in out
         assert "'runs' must be runs on the same data for a picture of them" in err
         assert err.startswith("lowerbound: error: " if more else "note: no picture: ")
@@ -129,7 +132,7 @@ def test_runs_on_other_data_have_a_table_and_no_picture(runs, others, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("key", ["fingerprint", "support", "split", "num_examples"])
+@pytest.mark.parametrize("key", ["fingerprint", "support", "split", "num_examples", "context"])
 def test_whatever_runs_were_judged_on_puts_them_into_sets(key, runs, tmp_path, digits, capsys):
     run = finished(tmp_path / "run", "ppca", digits)
     result = json.loads((run / "evaluation.json").read_text())

@@ -22,7 +22,7 @@ from lowerbound.tables import comparison_notes, comparison_table, print_json, pr
 __all__ = ["SCORES", "CompareFlags", "compare"]
 
 NUM_IMAGES, NUM_VECTORS = 12, 500  # compared in a picture
-JUDGED_ON = ("fingerprint", "support", "split", "num_examples")
+JUDGED_ON = ("fingerprint", "support", "split", "num_examples", "context")
 SCORES = "scores.safetensors"
 """The values of each test example, beside evaluation.json."""
 Result = dict[str, Any]
