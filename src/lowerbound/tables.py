@@ -160,8 +160,9 @@ def comparison_notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
     sets = list(dict.fromkeys(r["set"] for r in results))
     if len(sets) > 1:
         notes.append(
-            f"{', '.join(sets[:-1])} and {sets[-1]} are different data, or the same prepared, split "
-            "or conditioned on differently: nats and squared errors compare within one of them only."
+            f"{', '.join(sets[:-1])} and {sets[-1]} are different data, or the same prepared, "
+            "split or conditioned on differently: nats and squared errors compare within one of "
+            "them only."
         )
     if any(r.get("difference") for r in results):
         notes.append(
