@@ -330,3 +330,30 @@ def test_a_comparison_of_tables_has_a_panel_per_model_and_its_diagonal():
 def test_a_comparison_without_a_reconstruction_of_each_example_is_refused(rows):
     with pytest.raises(InputError, match="must be"):
         plots.comparison_figure(images(4), rows, Discrete(17))
+
+
+@pytest.mark.parametrize("num", [1, 2, 5, 6, 7, 9])
+def test_the_rows_of_a_legend_differ_by_one_entry_at_most(num):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    frames = torch.rand(num, 4, 3)
+    figure = plots.interpolations_figure(frames, Real())
+    legend = figure.legends[0]
+    assert len(legend.texts) == num
+    FigureCanvasAgg(figure).draw()
+    heights = [round(text.get_window_extent().y0) for text in legend.texts]
+    rows = [heights.count(height) for height in set(heights)]
+    assert len(rows) == -(-num // 5)
+    assert max(rows) - min(rows) <= 1
+
+
+@pytest.mark.parametrize("shape", [(2,), (3,), DIGIT])
+def test_means_alone_are_not_called_draws(shape):
+    x = torch.rand(20, *shape)
+    for are_means in (False, True):
+        figure = plots.samples_figure(x, None, Real(), shape, train=x, are_means=are_means)
+        titles = [ax.get_title(loc="left") for ax in figure.axes]
+        titles += [t.get_text() for legend in figure.legends for t in legend.texts]
+        said = " ".join(titles).lower()
+        assert ("draws from p(x)" in said) != are_means
+        assert ("means of p(x|z)" in said) == are_means

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import os
-import re
 import signal
 import sys
 import tempfile
 import threading
 import traceback
-import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any
 
 from lowerbound.commands import COMMANDS, TrainFlags
+from lowerbound.commands.parsing import parse, value_of
 from lowerbound.config import RunConfig, load_config, nearest
 from lowerbound.errors import (
     InputError,
@@ -35,8 +33,13 @@ from lowerbound.launch import is_launched, is_watched, watch
 
 __all__ = ["run_command_line"]
 
-T = TypeVar("T")
 PROGRAM = "lowerbound"
+EXIT_CODES = """\
+exit codes:
+  0  done                                    4  could not write, or out of memory
+  1  a bug: please send the log it names     5  training diverged
+  2  bad input or usage                    130  stopped by Ctrl-C, after saving
+  3  no checkpoint of the run is good      143  stopped by SIGTERM, after saving"""
 
 
 def run_command_line(args: Sequence[str]) -> int:
@@ -147,108 +150,10 @@ def _overview() -> str:
         f"  {PROGRAM} train                                     a VAE on digits, in half a minute",
         f"  {PROGRAM} train mnist:DIR --binarize dynamic --minutes 5",
         f"  {PROGRAM} evaluate runs/digits-vae-1 --samples 1000",
+        "",
+        EXIT_CODES,
     ]
     return "\n".join(lines)
-
-
-def parse(flags: type[T], name: str, args: list[str], default: T | None = None) -> T:
-    """Flags of a command from its arguments; a mistake is one line that names the nearest."""
-    import tyro
-
-    types = _flag_types(flags, default)
-    for arg in args:
-        flag = arg.split("=")[0].replace("_", "-")
-        if re.match(r"--[a-z]", flag) and flag not in {*types, "--help"}:
-            hint = nearest(flag, types) or f"see `{PROGRAM} {name} --help`"
-            raise InputError(f"{name} has no flag '{printable(flag)}'; {hint}")
-    heard = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(heard):
-            parsed: Any = tyro.cli(
-                flags,
-                args=args,
-                prog=f"{PROGRAM} {name}",
-                default=default,
-                config=(tyro.conf.FlagCreatePairsOff,),
-                registry=_plain_optionals(),
-            )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise _mistake(heard.getvalue(), name, args, types) from None
-    result: T = parsed
-    return result
-
-
-def _flag_types(flags: Any, default: Any) -> dict[str, Any]:
-    """The type behind each flag, those of the model's options included."""
-    kinds = [flags]
-    if dataclasses.is_dataclass(getattr(default, "options", None)):
-        kinds.append(type(default.options))
-    return {
-        "--" + name.replace("_", "-"): hint
-        for kind in kinds
-        for name, hint in typing.get_type_hints(kind).items()
-        if name in {f.name for f in dataclasses.fields(kind)}
-    }
-
-
-def _plain_optionals() -> Any:
-    """Show ``int | None`` as INT: leaving a flag out is how one says None."""
-    import tyro
-
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def optional(info: Any) -> Any:
-        parts = set(typing.get_args(info.type)) - {type(None)}
-        kind = parts.pop() if len(parts) == 1 else None
-        if type(None) not in typing.get_args(info.type) or kind not in (int, float, str, Path):
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar=kind.__name__.upper(),
-            instance_from_str=lambda words: kind(words[0]),
-            is_instance=lambda value: value is None or isinstance(value, kind),
-            str_from_instance=lambda value: [str(value)],
-        )
-
-    return registry
-
-
-def _mistake(box: str, name: str, args: list[str], types: dict[str, Any]) -> InputError:
-    """The sentence inside the parser's box of lines, as an error of ours."""
-    # Boxes are drawn with lines or, where the output knows no Unicode, with dashes.
-    body = re.sub(r"[│|╭╮╰╯+]", " ", box.partition("\n")[2])
-    parts = (" ".join(part.split()) for part in re.split(r"[─-]{4,}|For full helptext", body))
-    text = next((part for part in parts if part), "")
-    found = re.match(r"Error parsing (--[\w-]+)", text)
-    if found and found[1] in types:
-        given = _value_of(args, found[1])
-        remedy = f"see `{PROGRAM} {name} --help`"
-        return refuse(found[1].lstrip("-"), _described(types[found[1]]), given, remedy)
-    if own := re.match(r"Error parsing (?!--)\S+: (.*)", text):
-        return InputError(own[1])  # a refusal of ours, raised while the flags were built
-    return InputError(f"{text or 'these arguments cannot be read'}; see `{PROGRAM} {name} --help`")
-
-
-def _described(kind: Any) -> str:
-    """A type as a person says it."""
-    if typing.get_origin(kind) is Literal:
-        return " or ".join(str(choice) for choice in typing.get_args(kind))
-    parts = [_described(p) for p in typing.get_args(kind) if p is not type(None)]
-    words = {int: "a whole number", float: "a number", str: "a text", Path: "a path"}
-    return " or ".join(parts) if parts else words.get(kind, str(kind))
-
-
-def _value_of(args: Sequence[str], flag: str) -> str | None:
-    """The value that a flag is given, found before the flags are known."""
-    for i, arg in enumerate(args):
-        if arg == flag and i + 1 < len(args):
-            return args[i + 1]
-        if arg.startswith(flag + "="):
-            return arg.partition("=")[2]
-    return None
 
 
 def train_flags(args: list[str]) -> Any:
@@ -259,13 +164,16 @@ def train_flags(args: list[str]) -> Any:
     from lowerbound.build import model_entry
 
     asks_help = bool({"-h", "--help"} & set(args))
-    name, config = _value_of(args, "--model"), _value_of(args, "--config")
-    again = _value_of(args, "--resume")
+    name, config = value_of(args, "--model"), value_of(args, "--config")
+    again = value_of(args, "--resume")
     values: dict[str, Any] = {}
     if again is not None and not asks_help:
         from lowerbound.run import newest_unfinished
 
         again = str(newest_unfinished()) if again == "auto" else again
+        if not Path(again).exists():
+            wanted = "--resume takes the folder of a run, or auto"
+            raise InputError(f"'{printable(again)}' does not exist; {wanted}")
         if not (Path(again) / "config.yaml").is_file():
             raise refuse("resume", "the folder of a run, or auto", again)
         config = str(Path(again) / "config.yaml")
@@ -296,7 +204,7 @@ def _train_default(name: str, values: dict[str, Any], where: str) -> Any:
     options = kind(**dict(config.options or {}))
     made = dataclasses.make_dataclass(
         "TrainFlags",
-        [("options", _flat(kind), dataclasses.field(default=options))],
+        [("options", _flat(kind, name), dataclasses.field(default=options))],
         bases=(TrainFlags,),
         frozen=True,
     )
@@ -305,11 +213,11 @@ def _train_default(name: str, values: dict[str, Any], where: str) -> Any:
     return made(**{**filled, "options": options})
 
 
-def _flat(kind: Any) -> Any:
-    """A dataclass whose fields are flags of their own, without a prefix."""
+def _flat(kind: Any, name: str) -> Any:
+    """A dataclass whose fields are flags without a prefix, in a box titled with the model."""
     import tyro
 
-    return tyro.conf.OmitArgPrefixes[kind]  # type: ignore[misc]
+    return Annotated[kind, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name=name)]
 
 
 def _refuse_changes(before: Any, after: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,9 +16,30 @@ from lowerbound.files import load_json
 from lowerbound.generation import decode_plane, draw, interpolate, reconstruct
 from lowerbound.models import Model, ProbabilisticPCA
 
-__all__ = ["draw_pictures", "latents_picture"]
+__all__ = [
+    "NUM_DRAWS",
+    "NUM_PATHS",
+    "NUM_RECONSTRUCTED",
+    "Numbers",
+    "draw_pictures",
+    "latents_picture",
+    "samples_picture",
+]
 
-NUM_DRAWS = 64
+
+class Numbers(NamedTuple):
+    """How many images, or how many rows of a table, a picture shows."""
+
+    images: int
+    rows: int
+
+    def of(self, event_shape: Sequence[int]) -> int:
+        """The one for examples of this shape."""
+        return self.images if len(event_shape) == 3 else self.rows
+
+
+NUM_DRAWS = Numbers(64, 2000)
+NUM_RECONSTRUCTED = Numbers(20, 1000)
 NUM_LATENTS = 3000
 NUM_PATHS = 6
 
@@ -41,15 +62,10 @@ def draw_pictures(
         method: how more than two latents become a plane, ``"pca"`` or ``"tsne"``.
     """
     support, names = source.support, source.column_names
-    some = source.train[slice(0, 5000)][0]
-    is_image = len(source.event_shape) == 3
-    num = NUM_DRAWS if is_image else 2000
     if model.can_sample:
-        draws, means = draw(model, num), draw(model, num, mean=True)
-        figure = plots.samples_figure(draws, means, support, source.event_shape, some, names)
-        plots.save_figure(figure, folder / "samples.png")
+        plots.save_figure(samples_picture(model, source), folder / "samples.png")
     if model.has_encoder:
-        x = source.test[slice(0, 20 if is_image else 1000)][0]
+        x = source.test[slice(0, NUM_RECONSTRUCTED.of(source.event_shape))][0]
         figure = plots.reconstructions_figure(x, reconstruct(model, x), support, names)
         plots.save_figure(figure, folder / "reconstructions.png")
         plots.save_figure(latents_picture(model, source, method), folder / "latents.png")
@@ -59,7 +75,7 @@ def draw_pictures(
         figure = plots.interpolations_figure(interpolate(model, start, end), support, names)
         plots.save_figure(figure, folder / "interpolations.png")
     if model.can_sample and getattr(model, "latent_dim", None) == 2:  # by quantiles of the prior
-        decoded, quantiles = decode_plane(model, 21 if is_image else 41)
+        decoded, quantiles = decode_plane(model, 21 if len(source.event_shape) == 3 else 41)
         figure = plots.plane_figure(decoded, support, quantiles)
         plots.save_figure(figure, folder / "plane.png")
     if plots.has_curve(rows):
@@ -68,6 +84,40 @@ def draw_pictures(
     if judged.is_file() and plots.has_decomposition(evaluation := load_json(judged)):
         figure = plots.decomposition_figure(evaluation)
         plots.save_figure(figure, folder / "decomposition.png")
+
+
+def samples_picture(
+    model: Model,
+    source: Source | None,
+    num: int | None = None,
+    *,
+    seed: int = 0,
+    mean: bool = False,
+) -> Any:
+    """Draws from p(x) beside means of p(x|z) at the same latents, or means alone.
+
+    Args:
+        model: one that has a prior.
+        source: its data, which a table is compared with and which fix the grey of real images;
+            None for images that need neither.
+        num: how many; 64 images or 2,000 rows of a table unless said.
+        seed: of the draws.
+        mean: means alone.
+    """
+    num = NUM_DRAWS.of(model.event_shape) if num is None else num
+    some = None if source is None else source.train[slice(0, 5000)][0]
+    names = () if source is None else source.column_names
+    means = draw(model, num, seed=seed, mean=True)
+    draws = means if mean else draw(model, num, seed=seed)
+    return plots.samples_figure(
+        draws,
+        None if mean else means,
+        model.support,
+        model.event_shape,
+        some,
+        names,
+        are_means=mean,
+    )
 
 
 def latents_picture(model: Model, source: Source, method: str = "pca") -> Any:

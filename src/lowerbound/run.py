@@ -45,7 +45,7 @@ MAX_JUDGED_ROWS = 10_000
 MADE_BY_US = (
     "config.yaml config.json model.safetensors evaluation.json metrics.jsonl report.html "
     "samples.png reconstructions.png latents.png interpolations.png plane.png training.png "
-    "comparison.png decomposition.png"
+    "comparison.png decomposition.png scores.safetensors scores.csv latents.npz decoded.npz"
 ).split()
 
 
@@ -252,6 +252,7 @@ def _carry_out(
             source,
             num_samples=TRAIN_NUM_SAMPLES,
             max_rows=MAX_JUDGED_ROWS,
+            keep=folder / "scores.safetensors" if engine.is_main else None,
             engine=engine,
         )
         if engine.is_main:

@@ -7,7 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["comparison_table", "evaluation_table", "print_json", "print_table"]
+__all__ = [
+    "comparison_notes",
+    "comparison_table",
+    "evaluation_table",
+    "print_json",
+    "print_table",
+]
 
 Rows = list[tuple[str, ...]]
 
@@ -110,19 +116,28 @@ def _nats(estimate: Mapping[str, Any] | None, decimals: int = 3) -> str:
 
 
 def comparison_table(results: Sequence[Mapping[str, Any]]) -> Rows:
-    """Runs beside one another; one without a likelihood says so where the others have nats."""
-    heading = "run model data latents bound log-likelihood K bits/dim squared_error parameters"
-    rows: Rows = [tuple(name.replace("_", " ") for name in heading.split())]
+    """Runs beside one another; one without a likelihood says so where the others have nats.
+
+    Runs may carry a ``set``, shown where there are several, and the ``difference`` of their bound
+    to the best of the set.
+    """
+    heading = "run model data latents bound to_the_best log-likelihood K bits/dim squared_error"
+    names = [*heading.split(), "parameters"]
+    rows: Rows = [tuple(name.replace("_", " ") for name in names)]
+    several = len({r.get("set") for r in results}) > 1
     for r in results:
         bound, ll = r["bound"], r["log_likelihood"]
         latents, error = r.get("latent_dim"), r.get("reconstruction_mse")
+        data = f"{r['data']} ({r['split']}, {r['num_examples']:,})"
+        mark = " *" if _is_dequantised(r) else ""
         rows.append(
             (
                 r["run"],
                 r["model"],
-                f"{r['data']} ({r['split']}, {r['num_examples']:,})",
+                f"{r['set']}: {data}" if several else data,
                 "–" if latents is None else f"{latents:,}",
-                _nats(bound, 2) if bound else str(r.get("reason", "not a likelihood")),
+                _nats(bound, 2) + mark if bound else str(r.get("reason", "not a likelihood")),
+                _nats(r.get("difference"), 2),
                 _nats(ll, 2),
                 "–" if ll is None or ll["num_samples"] is None else f"{ll['num_samples']:,}",
                 "–" if r["bits_per_dim"] is None else f"{r['bits_per_dim']:.4f}",
@@ -131,3 +146,29 @@ def comparison_table(results: Sequence[Mapping[str, Any]]) -> Rows:
             )
         )
     return rows
+
+
+def _is_dequantised(result: Mapping[str, Any]) -> bool:
+    """Whether an exact likelihood is but a bound, since discrete data were made continuous."""
+    ll = result["log_likelihood"]
+    return ll is not None and ll["num_samples"] is None and ll["kind"] == "lower bound"
+
+
+def comparison_notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader of the table must know to compare the right numbers, a sentence each."""
+    notes = []
+    sets = list(dict.fromkeys(r["set"] for r in results))
+    if len(sets) > 1:
+        notes.append(
+            f"{', '.join(sets[:-1])} and {sets[-1]} are different data, or the same prepared, "
+            "split or conditioned on differently: nats and squared errors compare within one of "
+            "them only."
+        )
+    if any(r.get("difference") for r in results):
+        notes.append(
+            "to the best: the bound minus the best one, with the error of their difference over "
+            "the same examples."
+        )
+    if any(map(_is_dequantised, results)):
+        notes.append("* of dequantised data: uniform noise was added, which costs some nats.")
+    return notes

@@ -6,6 +6,7 @@ import torch
 
 from lowerbound.data import load_rows
 from lowerbound.distributions.support import Binary, Discrete, Real
+from lowerbound.errors import InputError
 
 
 def written(folder, text, name="t.csv"):
@@ -140,3 +141,62 @@ def test_many_rows_keep_their_order(tmp_path):
     x = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
     np.savetxt(tmp_path / "t.csv", x, delimiter=",", header="a,b,c", comments="")
     assert np.array_equal(load_rows(tmp_path / "t.csv").x.numpy(), x)
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("a,species\n1,cat\n2,dog\n", "drop the column, or say --labels species if it holds"),
+        ("a,the kind\n1,cat\n2,dog\n", "--labels 'the kind' if"),
+        ("a,species\n1,2\n2,cat\n", "mend or drop that row"),
+        ("y,species\n1,cat\n2,dog\n", "drop the column; the labels are 'y'"),
+    ],
+)
+def test_what_to_do_about_text_depends_on_where_it_is(tmp_path, text, remedy):
+    with pytest.raises(InputError, match=r"must be a table of numbers, got '(cat|dog)'") as caught:
+        load_rows(written(tmp_path, text))
+    assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "say"),
+    [
+        ({"a": [3, 0, 7], "b": [1, 2, 2]}, "counts"),
+        ({"a": [3, 0, 7], "b": [0, 1, 0]}, "counts"),
+        ({"a": [3, 0, 7], "b": [0.5, 1, 0], "c": [0, 1, 0]}, "product:counts,real,binary"),
+        ({"a": [3, 0, 7], "b": [-1, 4, 2]}, "product:counts,real"),
+    ],
+)
+def test_columns_that_may_be_counts_are_named_and_the_remedy_works(tmp_path, columns, say):
+    cells = zip(*columns.values(), strict=True)
+    text = "\n".join([",".join(columns), *(",".join(map(str, row)) for row in cells)])
+    path = written(tmp_path, text)
+    (sentence,) = load_rows(path).warnings
+    assert f"--support {say} " in sentence
+    assert ("'a'" in sentence) == (say != "counts")
+    assert "'b'" not in sentence
+    remedied = load_rows(path, support=say)
+    assert str(remedied.support) == say
+    assert remedied.warnings == ()
+
+
+def test_what_cannot_be_counts_is_not_spoken_of(tmp_path):
+    x = np.array([[0.5, -3, 0, 5], [1, 2, 1, 5], [2, 4, 1, 5]])
+    warnings = load_rows(written(tmp_path, "\n".join(",".join(map(str, row)) for row in x)))
+    assert not [w for w in warnings.warnings if "counts" in w]
+    for name, other in (
+        ("bytes", np.arange(12, dtype=np.uint8).reshape(3, 4)),
+        ("images", np.arange(48).reshape(3, 4, 4)),
+        ("one", np.arange(4).reshape(1, 4)),
+    ):
+        np.save(tmp_path / f"{name}.npy", other)
+        assert not [w for w in load_rows(tmp_path / f"{name}.npy").warnings if "counts" in w]
+
+
+def test_integers_of_an_array_that_are_taken_for_levels_may_be_counts_too(tmp_path):
+    np.save(tmp_path / "x.npy", np.array([[3, 0], [7, 20]]))
+    rows = load_rows(tmp_path / "x.npy")
+    assert rows.support == Discrete(21)
+    assert rows.warnings == (
+        "Whole numbers are taken as discrete:21; if they are counts, --support counts says so.",
+    )

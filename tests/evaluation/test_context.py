@@ -18,6 +18,7 @@ from torch import Tensor
 from lowerbound.build import create_model
 from lowerbound.data import Classes, InMemorySplit, Source
 from lowerbound.distributions import DiagonalGaussian, Real
+from lowerbound.engine import Engine
 from lowerbound.errors import InputError
 from lowerbound.evaluation import (
     Judge,
@@ -161,7 +162,7 @@ def test_a_model_of_p_of_x_is_never_handed_the_labels(make_linear):
     split = InMemorySplit(linear.x, torch.arange(len(linear.x)) % 3)
     source = Source(split, split, split, (4,), Real(), Classes(3), "made up")
     result = evaluate(linear.model, source, num_samples=3, baselines=False)
-    Judge(split, CPU, 10)(linear.model)
+    Judge(split, Engine(CPU), 10)(linear.model)
     assert given == []
     assert not any("context" in note for note in result["notes"])
 
@@ -171,7 +172,7 @@ def test_the_judge_of_training_hands_over_the_classes_of_the_rows_it_picked(make
     known = make()
     split = InMemorySplit(known.x.repeat(5, 1), known.context.repeat(5))
     evidence = known.evidence.repeat(5)
-    judge = Judge(split, CPU, 41, num_samples=2, importance=importance)
+    judge = Judge(split, Engine(CPU), 41, num_samples=2, importance=importance)
     rows = [int((split.x == x).all(1).nonzero()[0]) for x in judge.split.x]
     assert judge(known.model)["bound"] == pytest.approx(float(evidence[rows].mean()), abs=1e-8)
 

@@ -78,3 +78,27 @@ def test_a_paired_difference_knows_what_two_means_do_not():
 def test_values_of_other_examples_have_no_paired_difference(shapes):
     with pytest.raises(InputError, match="'b' must be values of the same"):
         paired_difference(*(torch.zeros(shape) for shape in shapes))
+
+
+def test_the_values_of_each_example_are_kept_and_average_to_what_is_reported(digits, tmp_path):
+    from lowerbound.evaluation import evaluate
+    from lowerbound.evaluation.judging import load_scores
+
+    model = create_model("vae", digits, latent_dim=2, width=8)
+    path = tmp_path / "scores.safetensors"
+    result = evaluate(model, digits, num_samples=4, max_rows=30, baselines=False, keep=path)
+    kept = load_scores(path)
+    assert set(kept) == {"bound", "log_likelihood"}
+    for name, values in kept.items():
+        assert values.shape == (30,)
+        assert float(values.mean()) == result[name]["value"]
+        error = float(values.double().var() / 30) ** 0.5
+        assert error == pytest.approx(result[name]["standard_error"])
+
+
+def test_a_model_without_nats_keeps_none(digits, tmp_path):
+    from lowerbound.evaluation import evaluate
+
+    model = create_model("autoencoder", digits, latent_dim=2, width=8)
+    evaluate(model, digits, max_rows=30, keep=tmp_path / "scores.safetensors")
+    assert not list(tmp_path.iterdir())

@@ -21,14 +21,8 @@ from lowerbound.commands.about import (
     models,
 )
 from lowerbound.commands.coding import DecodeFlags, EncodeFlags, decode, encode
-from lowerbound.commands.judging import (
-    CompareFlags,
-    EvaluateFlags,
-    ScoreFlags,
-    compare,
-    evaluate,
-    score,
-)
+from lowerbound.commands.comparing import CompareFlags, compare
+from lowerbound.commands.judging import EvaluateFlags, ScoreFlags, evaluate, score
 from lowerbound.commands.making import (
     InterpolateFlags,
     ReconstructFlags,

@@ -1,22 +1,18 @@
-"""The commands that judge: evaluate, score, compare."""
+"""The commands that judge a run: evaluate, score."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import tyro
-
-from lowerbound.commands.shared import OfRun, data_of, first_rows, model_of, output, rows_for
-from lowerbound.errors import InputError, LowerboundError, printable, refuse
+from lowerbound.commands.comparing import SCORES
+from lowerbound.commands.shared import OfRun, data_of, model_of, named, output, rows_for
+from lowerbound.errors import refuse
 from lowerbound.tables import evaluation_table, print_json, print_table
 
-__all__ = ["CompareFlags", "EvaluateFlags", "ScoreFlags", "compare", "evaluate", "score"]
-
-NUM_IMAGES, NUM_VECTORS = 12, 500  # compared in a picture
+__all__ = ["EvaluateFlags", "ScoreFlags", "evaluate", "score"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,7 @@ class EvaluateFlags(OfRun):
 def evaluate(flags: EvaluateFlags) -> None:
     """``lowerbound evaluate``."""
     from lowerbound.evaluation import evaluate as judge
+    from lowerbound.evaluation.judging import BOUND_SAMPLES
 
     if flags.samples < 1:
         raise refuse("samples", "at least 1", flags.samples)
@@ -49,6 +46,9 @@ def evaluate(flags: EvaluateFlags) -> None:
     if flags.ais_chains < 1:
         raise refuse("ais_chains", "at least 1", flags.ais_chains)
     model, source = model_of(flags), data_of(flags, flags.data)
+    kept = flags.run / SCORES  # what train keeps, for runs that were judged before it did
+    is_own = flags.data is None and flags.split == "test" and flags.samples >= BOUND_SAMPLES
+    missing = is_own and not kept.exists() and os.access(flags.run, os.W_OK)
     result = judge(
         model,
         source,
@@ -56,6 +56,7 @@ def evaluate(flags: EvaluateFlags) -> None:
         num_samples=flags.samples,
         ais=flags.ais,
         ais_chains=flags.ais_chains,
+        keep=kept if missing else None,
     )
     if flags.json:
         print_json(result)
@@ -71,8 +72,8 @@ class ScoreFlags(OfRun):
     """What to score, every row in its order; the run's own data unless said."""
     samples: int = 16
     """Monte Carlo samples per example."""
-    out: Path = Path("scores.csv")
-    """A .csv file with the columns index, bound and bits_per_dim."""
+    out: Path | None = None
+    """X.csv with the columns index, bound and bits_per_dim; RUN/scores.csv unless said."""
 
 
 def score(flags: ScoreFlags) -> None:
@@ -80,7 +81,7 @@ def score(flags: ScoreFlags) -> None:
     from lowerbound.evaluation.judging import scores
     from lowerbound.files import save_text
 
-    out = output(flags.out, flags.out, (".csv",))
+    out = output(flags.out, named(flags, "scores", ".csv"), (".csv",))
     if flags.samples < 1:
         raise refuse("samples", "at least 1", flags.samples)
     model, x = model_of(flags), rows_for(flags, flags.data)
@@ -89,99 +90,3 @@ def score(flags: ScoreFlags) -> None:
     text = "".join(f"{i},{b:.6f},{d:.8f}\n" for i, (b, d) in enumerate(rows))
     save_text(out, "index,bound,bits_per_dim\n" + text)
     print(out)
-
-
-@dataclass(frozen=True)
-class CompareFlags:
-    """Runs beside one another, best bound first: one table and one picture.
-
-    The picture shows the same test examples as each run reconstructs them.
-    """
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of runs."""
-    out: Path | None = None
-    """X.png for the picture; comparison.png in the first run's folder unless said, and none at
-    all beside --json unless said."""
-    json: bool = False
-    """Print one JSON object."""
-    debug: bool = False
-    """Show where an error came from."""
-
-
-def compare(flags: CompareFlags) -> None:
-    """``lowerbound compare``."""
-    from lowerbound.tables import comparison_table
-
-    if not flags.runs:
-        raise refuse("runs", "at least one run folder", "none")
-    out = output(flags.out, flags.runs[0] / "comparison.png", (".png",))
-    found = [_judged(run) for run in flags.runs]
-    found.sort(key=lambda r: -(r["bound"] or {}).get("value", float("-inf")))
-    comparable = _same(found, "fingerprint", "support", "split", "num_examples")
-    if not comparable:
-        print(
-            "warning: the runs were judged on different data; their nats do not compare",
-            file=sys.stderr,
-        )
-    picture = None
-    try:
-        if flags.out is not None or not flags.json:
-            picture = _drawn(found, out)
-    except (LowerboundError, OSError) as error:
-        if flags.out is not None:
-            raise
-        print(f"warning: no picture: {printable(error, 400)}", file=sys.stderr)
-    if flags.json:
-        shown = None if picture is None else str(picture)
-        print_json({"runs": found, "comparable": comparable, "picture": shown})
-    else:
-        print_table(comparison_table(found))
-        if picture is not None:
-            print(f"\npicture   {picture}")
-
-
-def _judged(run: Path) -> dict[str, Any]:
-    """What evaluation.json of a run holds, with the run's folder."""
-    from lowerbound.files import check_format_version, load_json
-
-    path = run / "evaluation.json"
-    if not path.is_file():
-        raise InputError(
-            f"'{printable(run)}' has no evaluation.json; give the folder of a finished run"
-        )
-    document = load_json(path)
-    check_format_version(document, path)
-    return {"run": str(run), **document}
-
-
-def _same(found: Sequence[Mapping[str, Any]], *keys: str) -> bool:
-    return len({tuple(r.get(key) for key in keys) for r in found}) == 1
-
-
-def _drawn(found: Sequence[Mapping[str, Any]], out: Path) -> Path:
-    """Draw test examples as every run reconstructs them; ``out`` when done.
-
-    Raises:
-        InputError: data that differ or are gone, or no run that reconstructs.
-    """
-    from lowerbound import plots
-    from lowerbound.generation import reconstruct
-
-    if not _same(found, "fingerprint", "support"):
-        raise refuse("runs", "runs on the same data for a picture of them", "runs on others")
-    source = data_of(OfRun(Path(found[0]["run"])), None)
-    num = NUM_IMAGES if len(source.event_shape) == 3 else NUM_VECTORS
-    x = first_rows(source, "test", num)
-    rows = []
-    for r in found:
-        model = model_of(OfRun(Path(r["run"])))
-        model.check(x, source.name)
-        if model.has_encoder:
-            size, error = r["latent_dim"], r["reconstruction_mse"]
-            title = f"{r['model']}, {size} latent{'' if size == 1 else 's'}"
-            rows.append((f"{title}\nsquared error {error:.4g}", reconstruct(model, x)))
-    if not rows:
-        raise refuse("runs", "at least one that reconstructs, for a picture", "none")
-    plots.save_figure(plots.comparison_figure(x, rows, model.support), out)
-    return out

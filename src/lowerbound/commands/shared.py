@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from lowerbound.errors import refuse
+from lowerbound.errors import InputError, printable, refuse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,16 +24,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OfRun",
+    "check_ending",
+    "column_names_of",
     "data_of",
     "first_rows",
     "model_of",
+    "named",
     "output",
     "rows_for",
     "save_arrays",
     "save_png",
+    "save_table",
 ]
 
-Run = tyro.conf.Positional[Path]
+Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+NOT_IN_NAMES = ("run", "device", "debug", "json", "out")  # flags that do not change what is made
 
 
 @dataclass(frozen=True)
@@ -73,14 +84,67 @@ def first_rows(source: Source, split: str, num: int) -> Tensor:
     return source.split(split)[slice(0, num)][0]
 
 
+def named(flags: OfRun, stem: str, ending: str, **usual: Any) -> Path:
+    """A result's place in the run folder: its plain name, or one that says what was asked.
+
+    Each flag that differs from its default is in the name, so that only the same request
+    overwrites the same file: ``samples.png``, ``samples-seed-3.png``.
+
+    Args:
+        flags: of the command.
+        stem: the plain name.
+        ending: ``.png`` and the like.
+        **usual: values that some flags have when they are left out.
+    """
+    asked = [stem]
+    for field in dataclasses.fields(flags):
+        value = getattr(flags, field.name)
+        if field.name in NOT_IN_NAMES or value in (field.default, usual.get(field.name)):
+            continue
+        text = "" if value is True else Path(str(value)).name
+        asked += [field.name, re.sub(r"[^A-Za-z0-9.]+", "-", text).replace(".", "-").strip("-")]
+    return flags.run / ("-".join(filter(None, asked)) + ending)
+
+
 def output(given: Path | None, default: Path, endings: tuple[str, ...]) -> Path:
     """Where the result goes; refused before any work where its ending says nothing."""
     out = given or default
     if out.suffix not in endings:
-        raise refuse("out", f"a file ending in {' or '.join(endings)}", out)
+        said = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
+        raise refuse("out", f"a file ending in {said}", out)
     if out.is_dir():
         raise refuse("out", "a file", f"the folder {out}")
     return out
+
+
+def check_ending(out: Path, model: Model) -> None:
+    """Refuse a .csv file for examples that are not rows of a table."""
+    if out.suffix == ".csv" and len(model.event_shape) != 1:
+        shape = "×".join(str(n) for n in model.event_shape)
+        raise refuse("out", f"a file ending in .npz for examples of shape {shape}", out)
+
+
+def column_names_of(flags: OfRun, num: int) -> list[str]:
+    """What the columns of the run's data are called; x_1 … x_D where nobody has named them."""
+    try:
+        names = data_of(flags, None).column_names
+    except InputError as error:
+        print(f"note: columns are x_1, x_2, …: {printable(error, 300)}", file=sys.stderr)
+        names = ()
+    return list(names) if len(names) == num else [f"x_{i}" for i in range(1, num + 1)]
+
+
+def save_table(path: Path, names: Sequence[str], *tensors: Tensor) -> None:
+    """Write the rows of tensors (N, …), side by side, under column names as a .csv file."""
+    from lowerbound.files import save_text
+
+    # Cells are the shortest text that reads back as the same number in the tensor's own type.
+    cells = [t.cpu().flatten(1).numpy().astype(str).tolist() for t in tensors]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([cell for part in row for cell in part] for row in zip(*cells, strict=True))
+    save_text(path, text.getvalue())
 
 
 def save_arrays(path: Path, **tensors: Tensor) -> None:

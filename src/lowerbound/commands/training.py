@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
-from lowerbound.config import RunConfig
+from lowerbound.config import DIALS, RunConfig, TrainingConfig
+from lowerbound.errors import refuse
 from lowerbound.tables import evaluation_table, print_table
 
 __all__ = ["TrainFlags", "train"]
+
+USED_BY_ALL = ("seed", "device", "devices", "precision")  # of what says how to train
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class TrainFlags(RunConfig):
     Add --model NAME to see the model's own flags. A run folder repeats, continues and judges.
     """
 
-    data: tyro.conf.Positional[str] = "digits"
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = "digits"
     """digits, mnist:DIR, fashion-mnist:DIR, folder:DIR, x.npz[:key], x.npy or t.csv."""
     options: tyro.conf.Suppress[Any] = None
     out: Path | None = None
@@ -36,7 +41,7 @@ class TrainFlags(RunConfig):
     overwrite: bool = False
     """Replace an earlier run in --out."""
     quiet: bool = False
-    """No progress."""
+    """No progress, and no results: they are in the run folder."""
     debug: bool = False
     """Show where an error came from."""
 
@@ -45,6 +50,7 @@ def train(flags: Any) -> int:
     """``lowerbound train``."""
     from lowerbound import run
 
+    _check_use(flags)
     values = {f.name: getattr(flags, f.name) for f in dataclasses.fields(RunConfig)}
     options = values.pop("options")
     config = RunConfig(**values, options=dataclasses.asdict(options))
@@ -57,6 +63,31 @@ def train(flags: Any) -> int:
         assert done.evaluation is not None
         print_table(evaluation_table(done.evaluation))
         print(f"\nrun folder   {done.folder}\nreport       {done.folder}/report.html")
-        verb = "sample" if done.model.can_sample else "reconstruct"
-        print(f"next         lowerbound {verb} {done.folder} --num 64")
+        verb, more = ("sample", "--seed 1") if done.model.can_sample else ("reconstruct", "")
+        print(f"next         lowerbound {verb} {shlex.quote(str(done.folder))} {more}".rstrip())
     return 0
+
+
+def _check_use(flags: Any) -> None:
+    """Say which flags a model that is fitted in closed form leaves unused.
+
+    With --quiet that is not said: its fit is the same for any length, batch or learning rate.
+
+    Raises:
+        InputError: an objective or one of its dials, which would ask for another fit.
+    """
+    from lowerbound.build import model_entry
+    from lowerbound.models import Model
+
+    if model_entry(flags.model).load()[0].fit_exactly is Model.fit_exactly:
+        return
+    usual = {f.name: f.default for f in dataclasses.fields(TrainingConfig)}
+    changed = [k for k in usual if k not in USED_BY_ALL and getattr(flags, k) != usual[k]]
+    for name in ("objective", "num_samples", *DIALS):
+        if name in changed:
+            required = f"left out for {flags.model}, which is fitted in closed form"
+            remedy = "an objective needs a model that is trained step by step, such as vae"
+            raise refuse(name, required, getattr(flags, name), remedy)
+    if changed and not flags.quiet:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+        print(f"note: {flags.model} is fitted in closed form; not used: {named}", file=sys.stderr)

@@ -14,6 +14,7 @@ import difflib
 import itertools
 import math
 import re
+import shlex
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -190,11 +191,21 @@ def add_row(table: Table, cells: list[str], line: int, path: Path) -> None:
         value = number(cell)
         if value is None:
             given = f"'{printable(cell, 30)}' in column '{printable(name, 40)}', line {line}"
-            raise refuse(path, "a table of numbers", given, "drop the column, or say --labels")
+            raise refuse(path, "a table of numbers", given, _remedy(table, name))
         table.values.append(value)
     table.lines.append(line)
     if len(table.values) * table.values.itemsize > MAX_FILE_BYTES:
         raise refuse(path, f"at most {MAX_FILE_BYTES} bytes of numbers", "more", "split it")
+
+
+def _remedy(table: Table, name: str) -> str:
+    """What to do about text: the first row tells a column of text from a stray cell."""
+    if table.lines:
+        return "mend or drop that row"
+    shown = printable(name, 40)
+    if table.label is not None:
+        return f"drop the column; the labels are '{printable(table.names[table.label], 40)}'"
+    return f"drop the column, or say --labels {shlex.quote(shown)} if it holds classes"
 
 
 def table_labels(

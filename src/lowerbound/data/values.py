@@ -40,6 +40,7 @@ Array = NDArray[Any]
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 MAX_COUNT = 2**24  # up to here a 32-bit float holds every integer
 CHANNELS = (1, 3, 4)
+MAX_SPELLED = 12  # columns of a table whose supports are spelled out in a sentence
 
 
 def as_rows(
@@ -76,6 +77,8 @@ def as_rows(
     x = converted(x, chosen, name, column_names)
     if isinstance(chosen, Real | Unit | Counts | Product) and x.ndim == 2:
         warnings += constant_columns(x, column_names)
+    if support is None and default is None:
+        warnings += possible_counts(array, chosen, column_names)
     if chosen == Discrete(256) and x.max() == 255 and ((x == 0) | (x == 255)).all():
         warnings.append("All values are 0 or 255: --binarize threshold makes the data binary.")
     indices = None
@@ -203,6 +206,31 @@ def product_columns(
         for j, part in enumerate(support.parts)
     ]
     return np.stack(columns, axis=1).astype(np.float32, copy=False)
+
+
+def possible_counts(x: Array, chosen: Support, column_names: Sequence[str]) -> list[str]:
+    """A sentence on the columns of a table (N, D) that may be counts, if there are any.
+
+    Counts are whole, not negative, and change beyond 0 and 1. Bytes are taken for levels.
+    """
+    if x.ndim != 2 or x.dtype.kind not in "iuf" or x.dtype == np.uint8:
+        return []
+    low, high = x.min(axis=0), x.max(axis=0)
+    whole = (low >= 0) & (x == np.rint(x)).all(axis=0)
+    maybe = whole & (high > low) & (high > 1)
+    which = np.flatnonzero(maybe)
+    if not len(which):
+        return []
+    if whole.all():
+        return [
+            f"Whole numbers are taken as {chosen}; if they are counts, --support counts says so."
+        ]
+    shown = ", ".join(f"column {column_name(int(i), column_names)}" for i in which[:5])
+    more = f" and {len(which) - 5} more" if len(which) > 5 else ""
+    binary = whole & (high == 1)
+    kinds = np.select([maybe, binary], ["counts", "binary"], "real").tolist()
+    say = f"product:{','.join(kinds)}" if len(kinds) <= MAX_SPELLED else "product:… naming them so"
+    return [f"Whole numbers in {shown}{more}: if they are counts, --support {say} says so."]
 
 
 def constant_columns(x: Array, column_names: Sequence[str]) -> list[str]:

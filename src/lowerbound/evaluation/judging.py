@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from lowerbound._shapes import num_elements
 from lowerbound.data import InMemorySplit, Source
 from lowerbound.engine import Engine
-from lowerbound.errors import DivergedError, InputError
+from lowerbound.errors import DivergedError, InputError, printable, refuse
 from lowerbound.evaluation.ais import annealed_importance_sampling
 from lowerbound.evaluation.base import (
     LogLikelihood,
@@ -30,10 +33,10 @@ from lowerbound.evaluation.judge import BATCH, subset
 from lowerbound.evaluation.latents import are_active, latent_means, mutual_information
 from lowerbound.evaluation.likelihood import log_likelihood
 from lowerbound.evaluation.prior import has_prior, prior_monte_carlo
-from lowerbound.files import FORMAT_VERSION
+from lowerbound.files import FORMAT_VERSION, MAX_FILE_BYTES, atomic_output
 from lowerbound.models import Model, ProbabilisticPCA
 
-__all__ = ["evaluate", "scores"]
+__all__ = ["evaluate", "load_scores", "scores"]
 
 BOUND_SAMPLES = 16
 LARGEST_FOR_PPCA = 4096
@@ -55,6 +58,7 @@ def evaluate(
     ais: int = 0,
     ais_chains: int = 16,
     engine: Engine | None = None,
+    keep: Path | None = None,
 ) -> dict[str, Any]:
     """Judge a model on a split of a source.
 
@@ -72,6 +76,7 @@ def evaluate(
         ais: steps of annealed importance sampling on 100 seeded rows; 0 for none.
         ais_chains: its chains per example.
         engine: the devices that share the work; this process's own without one.
+        keep: file for the values of each example, to be read by `load_scores`; none by default.
 
     Returns:
         What evaluation.json holds: nats per example, averaged over examples, with standard
@@ -84,8 +89,9 @@ def evaluate(
     started = time.perf_counter()
     data = subset(source.split(split), max_rows)
     model.check(data.x, source.name)
+    each: dict[str, Tensor] = {}
     with judging(model):
-        result = _identity(model, source, split, data) | _nats(model, data, num_samples)
+        result = _identity(model, source, split, data) | _nats(model, data, num_samples, each)
         result |= _latents(model, data)
         active = result.pop("active")
         result["diagnosis"] = diagnosis(result, active)
@@ -95,7 +101,27 @@ def evaluate(
     given = [GIVEN] if model.context is not None and model.is_likelihood else []
     result["notes"] = [*given, *model.notes(), *source.warnings]
     result["seconds"] = time.perf_counter() - started
+    if keep is not None and each:
+        with atomic_output(keep) as temporary:
+            temporary.write_bytes(save({k: t.cpu().contiguous() for k, t in each.items()}))
     return result
+
+
+def load_scores(path: Path) -> dict[str, Tensor]:
+    """The values of each example that `evaluate` kept: bound and log_likelihood, (N,), nats.
+
+    Raises:
+        InputError: no such file, or not one of these.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise refuse(path, f"a file of at most {MAX_FILE_BYTES} bytes", path.stat().st_size)
+        each = load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"'{printable(path)}' cannot be read: {printable(error)}") from error
+    if set(each) != {"bound", "log_likelihood"} or each["bound"].ndim != 1:
+        raise refuse(path, "scores of a run, bound and log_likelihood", ", ".join(each) or "none")
+    return each
 
 
 def _identity(model: Model, source: Source, split: str, data: InMemorySplit) -> dict[str, Any]:
@@ -108,18 +134,25 @@ def _identity(model: Model, source: Source, split: str, data: InMemorySplit) -> 
         "fingerprint": source.fingerprint,
         "split": split,
         "num_examples": len(data),
+        "context": None if model.context is None else str(model.context),
         "unit": "nats/example",
         "parameters": model.num_parameters,
     }
 
 
-def _nats(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any]:
-    """The estimators of log p(x) and their decomposition, or why there are none."""
+def _nats(
+    model: Model, data: InMemorySplit, num_samples: int, each: dict[str, Tensor]
+) -> dict[str, Any]:
+    """The estimators of log p(x) and their decomposition, or why there are none.
+
+    The values of each example are put into ``each``.
+    """
     names = ("prior_monte_carlo", "bound", "log_likelihood", "gap", "bits_per_dim")
     result: dict[str, Any] = dict.fromkeys((*names, "rate_per_latent"))
     if not model.is_likelihood:
         return result | {"reason": "not a likelihood"}
-    result |= _bound(model, data, min(num_samples, BOUND_SAMPLES))
+    part, each["bound"] = _bound(model, data, min(num_samples, BOUND_SAMPLES))
+    result |= part
     bound = result["bound"]["value"]
     if not math.isfinite(bound):
         raise DivergedError(
@@ -128,6 +161,7 @@ def _nats(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any]
         )
     context = context_of(model, data)
     estimate = log_likelihood(model, data.x, num_samples=num_samples, context=context)
+    each["log_likelihood"] = estimate.value
     result["log_likelihood"] = _summary(estimate, None if model.closed_form else num_samples)
     result["log_likelihood"]["kind"] = model.evidence_kind
     if has_prior(model):
@@ -150,8 +184,11 @@ def _summary(estimate: LogLikelihood, num_samples: int | None) -> dict[str, Any]
     }
 
 
-def _bound(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any]:
-    """The bound by ``num_samples`` estimates of one sample each, and the rate per latent."""
+def _bound(model: Model, data: InMemorySplit, num_samples: int) -> tuple[dict[str, Any], Tensor]:
+    """The bound by ``num_samples`` estimates of one sample each, and the rate per latent.
+
+    Beside them the bound of each example (N,), nats.
+    """
     device = model.calibrated.device
     values, sums, details = [], dict[str, float](), dict[str, Tensor]()
     for rows in blocks(len(data), BATCH):
@@ -176,7 +213,7 @@ def _bound(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any
         "terms": {name: total / count for name, total in sums.items()},
     }
     per_latent = [float(rate) / count for part in details.values() for rate in part]
-    return {"bound": bound_of_all, "rate_per_latent": per_latent or None}
+    return {"bound": bound_of_all, "rate_per_latent": per_latent or None}, value.mean(0)
 
 
 def _annealed(

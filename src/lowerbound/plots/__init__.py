@@ -16,12 +16,13 @@ from lowerbound.plots.examples import (
     reconstructions_figure,
     samples_figure,
 )
-from lowerbound.plots.images import displayable, image_grid
+from lowerbound.plots.images import MAX_IMAGES, displayable, image_grid
 from lowerbound.plots.latents import latents_figure
 from lowerbound.plots.style import save_figure
 from lowerbound.plots.training import has_curve, training_figure
 
 __all__ = [
+    "MAX_IMAGES",
     "comparison_figure",
     "decomposition_figure",
     "displayable",

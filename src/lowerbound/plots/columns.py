@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,18 +72,23 @@ def small_multiples(
 
 
 def shared_legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend for all panels, on the line of the title or below it."""
+    """One legend for all panels, below them, in rows of as nearly one length as can be."""
     handles, labels = axes[0].get_legend_handles_labels()
+    columns = math.ceil(len(labels) / math.ceil(len(labels) / 5)) if labels else 1
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=8.5
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5
     )
 
 
 def scatter_pair(
-    title: str, data: Floats | None, draws: Floats, _: Support, column_names: Sequence[str]
+    title: str,
+    data: Floats | None,
+    drawn: Mapping[str, Floats],
+    _: Support,
+    column_names: Sequence[str],
 ) -> Figure:
-    """Two real columns: data and draws side by side in the same frame."""
-    panels = {"Training data": (data, DATA), "Draws from p(x)": (draws, MODEL)}
+    """Two real columns: data and what is drawn, by its name, side by side in the same frame."""
+    panels = {"Training data": (data, DATA), **{k: (x, MODEL) for k, x in drawn.items()}}
     given = {name: (x[:MAX_POINTS], hue) for name, (x, hue) in panels.items() if x is not None}
     pooled = np.concatenate([x for x, _ in given.values()])
     # A stray draw must not shrink everything else to a dot: the frame holds the central 99.6 %.
@@ -105,17 +110,18 @@ def scatter_pair(
 def histograms(
     title: str,
     data: Floats | None,
-    draws: Floats,
+    drawn: Mapping[str, Floats],
     support: Support,
     column_names: Sequence[str],
 ) -> Figure:
-    """One histogram per column: training data filled, draws as an outline."""
+    """One histogram per column: training data filled, what is drawn, by its name, an outline."""
+    ((name, draws),) = drawn.items()
     exact = support.is_discrete
     names = names_of_columns(column_names, draws.shape[1])
     unit = "probability per level" if exact else "density"
     figure, axes = small_multiples(title, names, "value (data units)", unit)
     filled: dict[str, Any] = {"color": DATA, "alpha": 0.45, "label": "training data"}
-    line: dict[str, Any] = {"color": MODEL, "lw": 1.6, "label": "draws from p(x)"}
+    line: dict[str, Any] = {"color": MODEL, "lw": 1.6, "label": name[:1].lower() + name[1:]}
     for i, ax in enumerate(axes):
         columns = [x[np.isfinite(x[:, i]), i] for x in (draws, data) if x is not None]
         edges = _edges(columns, support)

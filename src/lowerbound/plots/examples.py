@@ -44,6 +44,8 @@ def samples_figure(
     train: Tensor | None = None,
     column_names: Sequence[str] = (),
     labels: Tensor | Sequence[int] | None = None,
+    *,
+    are_means: bool = False,
 ) -> Figure:
     """What the model draws: images in a grid, two real columns as points, others as histograms.
 
@@ -55,14 +57,17 @@ def samples_figure(
         train: Training data (M, *event) to compare with; it also fixes the grey of real images.
         column_names: One name per column of a table; x₁, x₂, … unless given.
         labels: Class of each draw (N,), written into the corner of its image.
+        are_means: ``draws`` are means of p(x|z) themselves, and are called so.
     """
     title = "What the model draws"
+    of_means = "Means of p(x|z), z from the prior"
+    drawn = of_means if are_means else "Draws from p(x)"
     if not is_image(event_shape):
         data = None if train is None else as_rows(train)
         draw = scatter_pair if isinstance(support, Real) and draws[0].numel() == 2 else histograms
-        return draw(title, data, as_rows(draws), support, column_names)
+        return draw(title, data, {drawn: as_rows(draws)}, support, column_names)
     reference = draws if train is None else train
-    panels = {"Draws from p(x)": draws, "Means of p(x|z), z from the prior": means}
+    panels = {drawn: draws} if are_means else {drawn: draws, of_means: means}
     shown = {name: x[:MAX_IMAGES] for name, x in panels.items() if x is not None}
     columns = math.ceil(math.sqrt(len(draws[:MAX_IMAGES])))
     grids = {
