@@ -16,13 +16,16 @@ import torch
 from torch import Tensor
 
 from lowerbound._shapes import num_elements
+from lowerbound.data import InMemorySplit, Split
 from lowerbound.errors import refuse
 from lowerbound.models import Model
 
 __all__ = [
     "LogLikelihood",
     "RunningMean",
+    "as_split",
     "blocks",
+    "check_split",
     "decoded_at_once",
     "judging",
     "paired_difference",
@@ -96,6 +99,19 @@ def judging(model: Model) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
+
+
+def check_split(model: Model, split: Split, name: str = "x") -> None:
+    """Refuse examples that do not fit a model: all in memory, else the first (see `Model.check`).
+
+    The values of examples on a disk are checked against their own support when they are read.
+    """
+    model.check(split.x if split.in_memory else split[slice(0, 1)][0], name)
+
+
+def as_split(x: Tensor | Split) -> Split:
+    """Examples (B, *event) as a split; a split as it is."""
+    return InMemorySplit(x) if isinstance(x, Tensor) else x
 
 
 def blocks(total: int, size: int) -> Iterator[slice]:

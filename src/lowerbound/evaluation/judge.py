@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lowerbound._random import permutation
 from lowerbound._shapes import num_elements
-from lowerbound.data import InMemorySplit
+from lowerbound.data import Split, held
 from lowerbound.errors import refuse
 from lowerbound.evaluation.base import blocks, judging
 from lowerbound.evaluation.likelihood import log_likelihood
@@ -19,15 +19,20 @@ from lowerbound.models import Model
 __all__ = ["BATCH", "Judge", "subset"]
 
 BATCH = 500
+NUMBERS_IN_MEMORY = 2**25
 
 
-def subset(split: InMemorySplit, max_rows: int | None) -> InMemorySplit:
-    """At most ``max_rows`` rows, seeded, in order."""
+def subset(split: Split, max_rows: int | None) -> Split:
+    """At most ``max_rows`` rows, seeded, in order, in memory or on the disk as ``split`` is."""
     if max_rows is None or len(split) <= max_rows:
         return split
-    rows = permutation(len(split), "judged rows", 0)[:max_rows].sort().values
-    x, labels = split[rows]
-    return InMemorySplit(x, labels)
+    return split.take(permutation(len(split), "judged rows", 0)[:max_rows].sort().values)
+
+
+def small_in_memory(split: Split) -> Split:
+    """A split that is read again and again: in memory, unless it is large for that too."""
+    size = max(1, num_elements(split[slice(0, 1)][0].shape[1:]))
+    return held(split) if len(split) * size <= NUMBERS_IN_MEMORY else split
 
 
 class Judge:
@@ -44,7 +49,7 @@ class Judge:
 
     def __init__(
         self,
-        split: InMemorySplit,
+        split: Split,
         device: torch.device,
         max_rows: int,
         *,
@@ -53,7 +58,7 @@ class Judge:
     ) -> None:
         if num_samples < 1:
             raise refuse("num_samples", "at least 1", num_samples)
-        self.split = subset(split, max_rows).to(device)
+        self.split = small_in_memory(subset(split, max_rows)).to(device)
         self.num_samples, self.importance = num_samples, importance
         self.noise: dict[str, Tensor] | None = None
 
@@ -85,7 +90,7 @@ class Judge:
         return {name: float(total) / len(self.split) for name, total in sums.items()}
 
     def _importance(self, model: Model) -> dict[str, float]:
-        estimate = log_likelihood(model, self.split.x, num_samples=self.num_samples)
+        estimate = log_likelihood(model, self.split, num_samples=self.num_samples)
         return {
             "bound": float(estimate.value.mean()),
             "effective_sample_size": float(estimate.effective_sample_size.mean()),

@@ -14,10 +14,16 @@ import torch
 from torch import Tensor
 
 from lowerbound._shapes import num_elements
-from lowerbound.data import InMemorySplit, Source
+from lowerbound.data import Source, Split, replaced_examples
 from lowerbound.errors import DivergedError, InputError
 from lowerbound.evaluation.ais import annealed_importance_sampling
-from lowerbound.evaluation.base import LogLikelihood, blocks, judging, standard_error
+from lowerbound.evaluation.base import (
+    LogLikelihood,
+    blocks,
+    check_split,
+    judging,
+    standard_error,
+)
 from lowerbound.evaluation.diagnosis import diagnosis
 from lowerbound.evaluation.judge import BATCH, subset
 from lowerbound.evaluation.latents import are_active, latent_means, mutual_information
@@ -67,7 +73,7 @@ def evaluate(
     """
     started = time.perf_counter()
     data = subset(source.split(split), max_rows)
-    model.check(data.x, source.name)
+    check_split(model, data, source.name)
     with judging(model):
         result = _identity(model, source, split, data) | _nats(model, data, num_samples)
         result |= _latents(model, data)
@@ -76,12 +82,12 @@ def evaluate(
         if ais:
             result["ais"] = _annealed(model, data, ais, ais_chains, num_samples)
         result["baselines"] = _baselines(model, source, data) if baselines else {}
-    result["notes"] = [*model.notes(), *source.warnings]
+    result["notes"] = [*model.notes(), *source.warnings, *replaced_examples(source)]
     result["seconds"] = time.perf_counter() - started
     return result
 
 
-def _identity(model: Model, source: Source, split: str, data: InMemorySplit) -> dict[str, Any]:
+def _identity(model: Model, source: Source, split: str, data: Split) -> dict[str, Any]:
     """What was judged, on what."""
     return {
         "format_version": FORMAT_VERSION,
@@ -96,7 +102,7 @@ def _identity(model: Model, source: Source, split: str, data: InMemorySplit) -> 
     }
 
 
-def _nats(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any]:
+def _nats(model: Model, data: Split, num_samples: int) -> dict[str, Any]:
     """The estimators of log p(x) and their decomposition, or why there are none."""
     names = ("prior_monte_carlo", "bound", "log_likelihood", "gap", "bits_per_dim")
     result: dict[str, Any] = dict.fromkeys((*names, "rate_per_latent"))
@@ -109,11 +115,11 @@ def _nats(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any]
             "the bound of this model on these examples is not finite: its training diverged; "
             "train again with a lower --learning-rate"
         )
-    estimate = log_likelihood(model, data.x, num_samples=num_samples)
+    estimate = log_likelihood(model, data, num_samples=num_samples)
     result["log_likelihood"] = _summary(estimate, None if model.closed_form else num_samples)
     result["log_likelihood"]["kind"] = model.evidence_kind
     if has_prior(model):
-        estimate = prior_monte_carlo(model, data.x, num_samples=num_samples)
+        estimate = prior_monte_carlo(model, data, num_samples=num_samples)
         result["prior_monte_carlo"] = _summary(estimate, num_samples)
     if num_samples > 1:  # of one sample each, the difference is noise around zero
         result["gap"] = result["log_likelihood"]["value"] - bound
@@ -132,7 +138,7 @@ def _summary(estimate: LogLikelihood, num_samples: int | None) -> dict[str, Any]
     }
 
 
-def _bound(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any]:
+def _bound(model: Model, data: Split, num_samples: int) -> dict[str, Any]:
     """The bound by ``num_samples`` estimates of one sample each, and the rate per latent."""
     device = model.calibrated.device
     values, sums, details = [], dict[str, float](), dict[str, Tensor]()
@@ -161,14 +167,14 @@ def _bound(model: Model, data: InMemorySplit, num_samples: int) -> dict[str, Any
 
 
 def _annealed(
-    model: Model, data: InMemorySplit, num_steps: int, num_chains: int, num_samples: int
+    model: Model, data: Split, num_steps: int, num_chains: int, num_samples: int
 ) -> dict[str, Any]:
     """Annealed importance sampling on some rows, beside L_K on the same ones."""
-    some = subset(data, AIS_ROWS)
+    some = subset(data, AIS_ROWS)[slice(None)][0]
     estimate = annealed_importance_sampling(
-        model, some.x, num_steps=num_steps, num_chains=num_chains
+        model, some, num_steps=num_steps, num_chains=num_chains
     )
-    same = log_likelihood(model, some.x, num_samples=num_samples).value
+    same = log_likelihood(model, some, num_samples=num_samples).value
     return {
         "value": float(estimate.value.mean()),
         "standard_error": standard_error(estimate.value),
@@ -180,7 +186,7 @@ def _annealed(
     }
 
 
-def _latents(model: Model, data: InMemorySplit) -> dict[str, Any]:
+def _latents(model: Model, data: Split) -> dict[str, Any]:
     """Reconstruction error and what the latents carry, where there is an encoder."""
     names = ("reconstruction_mse", "active_units", "latent_dim", "mutual_information", "active")
     if not model.has_encoder:
@@ -201,7 +207,7 @@ def _latents(model: Model, data: InMemorySplit) -> dict[str, Any]:
     }
 
 
-def _baselines(model: Model, source: Source, data: InMemorySplit) -> dict[str, Any]:
+def _baselines(model: Model, source: Source, data: Split) -> dict[str, Any]:
     """Probabilistic PCA with as many latents, where the data give it a sigma of its own."""
     size, k = num_elements(model.event_shape), getattr(model, "latent_dim", None)
     if not model.is_likelihood or isinstance(model, ProbabilisticPCA):
@@ -212,7 +218,7 @@ def _baselines(model: Model, source: Source, data: InMemorySplit) -> dict[str, A
     ppca.fit_exactly(source)
     if ppca.floored or len(source.train) <= ppca.latent_dim + 1:
         return {}
-    value = float(log_likelihood(ppca, data.x).value.mean())
+    value = float(log_likelihood(ppca, data).value.mean())
     kind, k = ppca.evidence_kind, ppca.latent_dim
     return {"ppca": {"log_likelihood": value, "kind": kind, "latent_dim": k}}
 

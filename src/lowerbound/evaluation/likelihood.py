@@ -17,8 +17,17 @@ import torch
 from torch import Tensor
 
 from lowerbound._random import generator_for
+from lowerbound.data import Split
 from lowerbound.errors import refuse
-from lowerbound.evaluation.base import LogLikelihood, RunningMean, blocks, decoded_at_once, judging
+from lowerbound.evaluation.base import (
+    LogLikelihood,
+    RunningMean,
+    as_split,
+    blocks,
+    check_split,
+    decoded_at_once,
+    judging,
+)
 from lowerbound.models import Model, concatenate_noise
 
 __all__ = ["exact_log_likelihood", "join", "log_likelihood"]
@@ -26,7 +35,7 @@ __all__ = ["exact_log_likelihood", "join", "log_likelihood"]
 
 def log_likelihood(
     model: Model,
-    x: Tensor,
+    x: Tensor | Split,
     *,
     num_samples: int = 1000,
     context: Tensor | None = None,
@@ -36,7 +45,7 @@ def log_likelihood(
 
     Args:
         model: a model with importance weights, or with a closed form.
-        x: examples (B, *event) in the units of the source.
+        x: examples (B, *event) in the units of the source, or a split of them.
         num_samples: K, samples per example.
         context: (B, …) or None.
         seed: example i sees the samples of (seed, i), whatever else is judged with it.
@@ -50,30 +59,32 @@ def log_likelihood(
     """
     if num_samples < 1:
         raise refuse("num_samples", "at least 1", num_samples)
-    model.check(x)
+    split = as_split(x)
+    check_split(model, split)
     with judging(model):
         if model.closed_form:
-            return exact_log_likelihood(model, x, num_samples, context)
+            return exact_log_likelihood(model, split, num_samples, context)
         # Made beforehand: a small tensor kept per block would leave the large ones that are freed
         # around it in pieces that fit no other, and memory would grow with the examples.
-        result = LogLikelihood(*torch.empty(3, len(x), dtype=torch.float64))
+        result = LogLikelihood(*torch.empty(3, len(split), dtype=torch.float64))
         device = model.calibrated.device
-        for rows in blocks(len(x), max(1, decoded_at_once(model) // num_samples)):
+        for rows in blocks(len(split), max(1, decoded_at_once(model) // num_samples)):
             given = None if context is None else context[rows].to(device)
-            judged = _judged(model, x[rows].to(device), given, rows, num_samples, seed)
+            some = split[rows][0].to(device)
+            judged = _judged(model, some, given, rows, num_samples, seed)
             for name, values in vars(judged).items():
                 getattr(result, name)[rows] = values
         return result
 
 
 def exact_log_likelihood(
-    model: Model, x: Tensor, num_samples: int = 1, context: Tensor | None = None
+    model: Model, x: Tensor | Split, num_samples: int = 1, context: Tensor | None = None
 ) -> LogLikelihood:
     """The bound of a model that has it in closed form: nothing is drawn, nothing is uncertain."""
-    device, parts = model.calibrated.device, []
-    for rows in blocks(len(x), 512):
+    split, device, parts = as_split(x), model.calibrated.device, []
+    for rows in blocks(len(split), 512):
         given = None if context is None else context[rows].to(device)
-        value = model.bound(x[rows].to(device), given).value.double().cpu()
+        value = model.bound(split[rows][0].to(device), given).value.double().cpu()
         full = torch.full_like(value, num_samples)
         parts.append(LogLikelihood(value, torch.zeros_like(value), full))
     return join(parts)

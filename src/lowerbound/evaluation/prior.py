@@ -13,18 +13,31 @@ of its own; the errors of different examples are correlated.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 from torch import Tensor
 
 from lowerbound._random import generator_for
+from lowerbound._shapes import num_elements
+from lowerbound.data import Split
 from lowerbound.errors import InputError, refuse
-from lowerbound.evaluation.base import LogLikelihood, RunningMean, blocks, decoded_at_once, judging
+from lowerbound.evaluation.base import (
+    LogLikelihood,
+    RunningMean,
+    as_split,
+    blocks,
+    check_split,
+    decoded_at_once,
+    judging,
+)
+from lowerbound.evaluation.likelihood import join
 from lowerbound.models import Model
 from lowerbound.models.priors import Prior
 
 __all__ = ["has_prior", "prior_monte_carlo"]
 
+NUMBERS_IN_MEMORY = 2**25
 CODES_AT_ONCE = 256  # fixed, so that the codes do not depend on the machine
 
 
@@ -34,13 +47,13 @@ def has_prior(model: Model) -> bool:
 
 
 def prior_monte_carlo(
-    model: Model, x: Tensor, *, num_samples: int = 1000, seed: int = 0
+    model: Model, x: Tensor | Split, *, num_samples: int = 1000, seed: int = 0
 ) -> LogLikelihood:
     """Log of the mean of p(x|z_j) over draws z_j from the prior, per example.
 
     Args:
         model: an unconditional model with a prior and a decoder.
-        x: examples (B, *event) in the units of the source.
+        x: examples (B, *event) in the units of the source, or a split of them.
         num_samples: m, draws from the prior, shared by the examples.
         seed: of the draws.
 
@@ -54,7 +67,14 @@ def prior_monte_carlo(
         raise refuse("num_samples", "at least 1", num_samples)
     if not has_prior(model):
         raise InputError(f"a model of kind '{model.name}' has no prior to draw latents from")
-    model.check(x)
+    split = as_split(x)
+    check_split(model, split)
+    size = num_elements(model.event_shape)
+    if not split.in_memory and len(split) * size > NUMBERS_IN_MEMORY:
+        parts = blocks(len(split), max(1, NUMBERS_IN_MEMORY // size))  # by the same codes
+        judged = partial(prior_monte_carlo, model, num_samples=num_samples, seed=seed)
+        return join([judged(split[rows][0]) for rows in parts])
+    x = split[slice(None)][0]
     device, prior = model.calibrated.device, cast(Prior, model.prior)
     examples = x.to(device)
     examples = examples if examples.is_floating_point() else examples.float()
