@@ -38,6 +38,7 @@ from lowerbound.files import MAX_TEXT_BYTES
 __all__ = ["find_archives", "read_archives"]
 
 MAX_IMAGE_BYTES = 2**28  # encoded
+BLOCK_BYTES = 512
 Place = tuple[int, int, int]  # archive, offset, size
 
 
@@ -165,11 +166,23 @@ def samples_of(archive: Path, number: int) -> Iterator[Sample]:
                     sample = Sample(key)
                 sample.members[ending.lower()] = (number, member.offset_data, member.size)
                 tar.members = []  # type: ignore[attr-defined]  # all that was seen: nobody reads it
+            check_end(archive, tar.offset)
+    except InputError:
+        raise
     except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
         remedy = "fetch it again; a compressed one must be unpacked to .tar"
         raise refuse(archive, "a whole .tar file", printable(error, 80), remedy) from error
     if sample.members:
         yield sample
+
+
+def check_end(archive: Path, offset: int) -> None:
+    """Refuse an archive without the zeros that mark its end: examples would be missing."""
+    with open(archive, "rb") as file:
+        file.seek(offset)
+        if file.read(BLOCK_BYTES) != bytes(BLOCK_BYTES):
+            remedy = "fetch or write it again"
+            raise refuse(archive, "a whole .tar file", "one that is cut off", remedy)
 
 
 def label_texts(
