@@ -136,6 +136,14 @@ def test_a_file_of_another_length_is_refused_before_and_after_it_is_opened(chang
             _ = source.train[slice(0, 3)]
 
 
+def test_equal_rows_are_not_binarised_equally(tmp_path):
+    source = mapped(tmp_path, np.full((NUM, 6, 8), 100, np.uint8), binarize="static")
+    x = source.train[slice(None)][0].flatten(1)
+    assert len(x.unique(dim=0)) == 48
+    other = mapped(tmp_path, np.full((NUM, 6, 8), 100, np.uint8), binarize="static", seed=1)
+    assert not torch.equal(other.train[slice(None)][0].flatten(1), x)
+
+
 def test_the_fingerprint_is_of_the_values(tmp_path):
     array = TABLE.copy()
     prints = {mapped(tmp_path, array).fingerprint}
@@ -194,16 +202,17 @@ def test_an_image_that_goes_bad_is_named_or_replaced_by_its_neighbour(reason, th
     strict = load_data(spec, limits=limits)
     lenient = load_data(spec, limits=limits, on_bad="skip")
     before, labels = lenient.train[slice(None)]
-    row = int(lenient.train.rows[10])
-    path = tmp_path / "images" / strict.train.reader.shown(row)
+    i = int((labels.diff() != 0).nonzero()[0])  # whose neighbour is of another class
+    path = tmp_path / "images" / strict.train.reader.shown(int(lenient.train.rows[i]))
     CHANGES[reason](path.read_bytes(), path)
-    for read in (slice(8, 12), torch.tensor([10])):
+    for read in (slice(i - 2, i + 2), torch.tensor([i])):
         with pytest.raises(InputError, match=f"{path.name} \\({reason}\\); .*--on-bad skip"):
             _ = strict.train[read]
-    x, context = lenient.train[torch.tensor([10, 3, 10])]
-    assert torch.equal(x, before[[11, 3, 11]])
-    assert context.tolist() == labels[[11, 3, 11]].tolist()  # a label stays with its image
-    assert numbers(lenient.train[slice(9, 13)][0]) == numbers(before[[9, 11, 11, 12]])
+    x, context = lenient.train[torch.tensor([i, 3, i])]
+    assert torch.equal(x, before[[i + 1, 3, i + 1]])
+    assert context.tolist() == labels[[i + 1, 3, i + 1]].tolist()  # a label stays with its image
+    around = [i - 1, i + 1, i + 1, i + 2]
+    assert numbers(lenient.train[slice(i - 1, i + 3)][0]) == numbers(before[around])
     (note,) = replaced_examples(lenient)
     assert "Replaced 1 example" in note
     assert f"{path.name} ({reason})" in note

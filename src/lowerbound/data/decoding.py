@@ -125,7 +125,8 @@ def header(stream: IO[bytes]) -> tuple[int, int, int]:
         mode, (width, height) = image.mode, image.size
         if mode in ("I", "F"):
             raise BadImageError("32-bit pixels")
-        turned = image.getexif().get(0x0112) in TURNED
+        # Of TIFF the size is told as if it were turned already.
+        turned = image.format != "TIFF" and image.getexif().get(0x0112) in TURNED
         grey = mode in GREY_MODES or mode.startswith("I;16")
         return (1 if grey else 3), *((width, height) if turned else (height, width))
 
