@@ -178,6 +178,18 @@ def test_whatever_a_header_tells_is_told_before_the_first_step(tmp_path):
     assert load_data(spec, limits=ON_DISK, on_bad="skip", image_size=4).event_shape == (1, 4, 4)
 
 
+def test_the_limit_is_of_what_is_decoded(tmp_path):
+    """Grey images are a third of what the same ones would be in colour."""
+    spec = image_folder(tmp_path)
+    for num_bytes, fits in ((PIXELS.size, True), (PIXELS.size - 1, False)):
+        source = load_data(spec, limits=DataLimits(memory_bytes=num_bytes))
+        assert source.train.in_memory == fits
+    np.save(tmp_path / "x.npy", PIXELS)
+    for num_bytes, fits in ((PIXELS.size, True), (PIXELS.size - 1, False)):
+        source = load_data(tmp_path / "x.npy", limits=DataLimits(memory_bytes=num_bytes))
+        assert source.train.in_memory == fits
+
+
 def test_one_image_in_colour_makes_all_of_them_so(tmp_path):
     spec = image_folder(tmp_path)
     Image.new("RGB", (8, 6), (1, 2, 3)).save(tmp_path / "images" / "red" / "002.png")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import tarfile
 
 import numpy as np
@@ -117,6 +118,15 @@ def test_an_archive_that_is_cut_off_is_refused_by_name(tmp_path):
     kept = before[:, 0, 0, 0] < NUM // 2
     assert torch.equal(after[kept], before[kept])
     assert (after[:, 0, 0, 0] < NUM // 2 + 1).all()
+
+
+def test_a_member_without_its_last_bytes_is_bad_even_if_its_pixels_are_there(tmp_path):
+    archives(tmp_path)
+    source = load_data(tmp_path, limits=ON_DISK)
+    last = source.train.reader.encoded.places[-1]
+    os.truncate(tmp_path / "1.tar", last[1] + last[2] - 4)
+    with pytest.raises(InputError, match=r"1\.tar/059\.png \(truncated\)"):
+        source.train.reader.read(torch.tensor([NUM - 1]))
 
 
 def test_members_are_never_unpacked_or_followed(tmp_path, refused):

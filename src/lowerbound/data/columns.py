@@ -9,17 +9,15 @@ from its cache, so that each row has its number.
 from __future__ import annotations
 
 import difflib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from lowerbound.data.base import Rows
-from lowerbound.data.decoding import BadImageError, ImageSize
-from lowerbound.data.encoded import Encoded
+from lowerbound.data.cells import ArrayColumn, ImageColumn, NumericColumns
+from lowerbound.data.decoding import ImageSize
 from lowerbound.data.images import read_images
 from lowerbound.data.mapped import Values, read_values
 from lowerbound.data.stored import DataLimits, StoredRows
@@ -28,7 +26,7 @@ from lowerbound.data.values import Array
 from lowerbound.distributions.support import Support
 from lowerbound.errors import printable, refuse
 
-__all__ = ["Roles", "read_columns"]
+__all__ = ["Reading", "Roles", "read_columns"]
 
 
 @dataclass(frozen=True)
@@ -122,125 +120,6 @@ def label_of(kinds: dict[str, str], name: str, labels: str | None) -> str | None
     return named[0] if named else classes[0] if len(classes) == 1 else None
 
 
-class NumericColumns(Values):
-    """Numeric columns as the columns of a table, float64; missing cells are NaN."""
-
-    def __init__(self, dataset: Any, name: str, columns: Sequence[str]) -> None:
-        self.name, self.columns = name, tuple(columns)
-        self.table = dataset.select_columns(list(columns)).with_format("arrow")
-        self.num_bytes = 4 * len(dataset) * len(columns)  # as they are held: float32
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def raw(self, rows: Array) -> Array:
-        """See `Values.raw`."""
-        taken = self.table[rows]
-        cells = [taken.column(c).cast("float64", safe=False) for c in self.columns]
-        return np.stack(
-            [cell.combine_chunks().to_numpy(zero_copy_only=False) for cell in cells], 1
-        )
-
-    def header(self) -> str:
-        """See `Values.header`."""
-        return f"columns {len(self)} {self.columns}"
-
-
-class ArrayColumn(Values):
-    """One column of numeric arrays, all of one shape."""
-
-    def __init__(self, dataset: Any, name: str, column: str) -> None:
-        self.name, self.column = name, column
-        self.table = dataset.select_columns([column]).with_format("arrow")
-        first = self.raw(np.arange(min(1, len(self.table))))
-        self.shape, self.dtype = first.shape[1:], first.dtype
-        self.num_bytes = len(self.table) * first.nbytes
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def raw(self, rows: Array) -> Array:
-        """See `Values.raw`."""
-        array = dense(self.table[rows].column(self.column), self.name, rows)
-        if array.shape[1:] != getattr(self, "shape", array.shape[1:]):
-            given = f"{array.shape[1:]} in rows {rows[0]} …"
-            raise refuse(self.name, f"arrays of one shape, {self.shape}", given)
-        return array
-
-    def header(self) -> str:
-        """See `Values.header`."""
-        return f"arrays {len(self)} {self.shape} {self.dtype}"
-
-
-def dense(column: Any, name: str, rows: Array) -> Array:
-    """Lists of lists of … of numbers as one array; they must be of equal lengths."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    array = pa.concat_arrays(column.chunks)
-    array = array.storage if isinstance(array.type, pa.ExtensionType) else array
-    shape = [len(array)]
-    while pa.types.is_nested(array.type):
-        lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
-        ragged = lengths != lengths[0]  # a missing list is NaN, and differs from itself
-        if ragged.any():
-            row = rows[int(ragged.argmax()) * len(rows) // len(lengths)]
-            remedy = "pad or crop them"
-            raise refuse(name, "arrays of one shape", f"another length in row {row}", remedy)
-        shape.append(int(lengths[0]))
-        array = array.flatten()
-    flat: Array = array.to_numpy(zero_copy_only=False)
-    return flat.reshape(shape)
-
-
-class ImageColumn(Encoded):
-    """Images that are the cells of a column.
-
-    Args:
-        dataset: the data set.
-        name: what to call it in an error.
-        column: which column.
-        files: whether a cell may name a file in place of holding bytes.
-    """
-
-    def __init__(self, dataset: Any, name: str, column: str, *, files: bool) -> None:
-        import pyarrow.compute as pc
-
-        self.source, self.column, self.files = name, column, files
-        self.table = dataset.select_columns([column]).with_format("arrow")
-        cells = dataset.data.column(column)
-        content = pc.struct_field(cells, "bytes") if _is_struct(cells) else cells
-        self.sizes = pc.binary_length(content).fill_null(0).to_numpy()
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def name(self, index: int) -> str:
-        """The number of the row."""
-        return f"row {index}"
-
-    def num_bytes(self, index: int) -> int:
-        """Length of the cell."""
-        return int(self.sizes[index])
-
-    def open(self, index: int) -> IO[bytes]:
-        """See `Encoded.open`."""
-        cell = self.table[[index]].column(self.column)[0].as_py()
-        content = cell.get("bytes") if isinstance(cell, dict) else cell
-        if content:
-            return io.BytesIO(content)
-        path = cell.get("path") if isinstance(cell, dict) and self.files else None
-        if not path or not Path(path).is_file():
-            raise BadImageError("empty")
-        return open(path, "rb")
-
-
-def _is_struct(column: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_struct(column.type))
-
-
 def label_array(dataset: Any, column: str, name: str) -> tuple[Array, tuple[str, ...]]:
     """Labels (N,), integers or text, and the names of classes where the data set has them."""
     cells = dataset.select_columns([column]).with_format("arrow")[:].column(column)
@@ -257,29 +136,36 @@ def label_array(dataset: Any, column: str, name: str) -> tuple[Array, tuple[str,
     return array, names
 
 
-def read_columns(
-    dataset: Any,
-    name: str,
-    *,
-    labels: str | None,
-    image_size: ImageSize | None,
-    on_bad: str,
-    support: Support | None,
-    limits: DataLimits | None,
-    files: bool = False,
-    held_out: tuple[int, int] = (0, 0),
-) -> Rows | StoredRows:
-    """A data set of columns as examples; arguments as those of `read_folder` and `read_csv`.
+@dataclass(frozen=True)
+class Reading:
+    """What the caller says of how columns are to be read.
 
     Args:
-        dataset: of the library ``datasets``.
-        name: what to call it in an error.
         labels: the column of labels, if not to be found.
         image_size: to which images are resized.
         on_bad: error or skip, for bad images.
         support: what the values are, if not to be detected.
         limits: what may be held in memory.
         files: whether images may be files that a cell names.
+    """
+
+    labels: str | None = None
+    image_size: ImageSize | None = None
+    on_bad: str = "error"
+    support: Support | None = None
+    limits: DataLimits | None = None
+    files: bool = False
+
+
+def read_columns(
+    dataset: Any, name: str, how: Reading, held_out: tuple[int, int] = (0, 0)
+) -> Rows | StoredRows:
+    """A data set of columns as examples.
+
+    Args:
+        dataset: of the library ``datasets``.
+        name: what to call it in an error.
+        how: what the caller says.
         held_out: how many of the last rows are the data's own validation and test sets.
 
     Raises:
@@ -287,40 +173,19 @@ def read_columns(
     """
     if not len(dataset):
         raise refuse(name, "data with at least one row", "none", "give some data")
-    roles = roles_of(dataset.features, name, labels)
-    targets, names = (None, ()) if roles.label is None else label_array(dataset, roles.label, name)
-    if roles.images is not None:
-        images = ImageColumn(dataset, name, roles.images, files=files)
-
-        def labels_of(kept: list[int]) -> tuple[Array | None, tuple[str, ...]]:
-            nonlocal held_out
-            held_out = still_held_out(kept, len(dataset), *held_out)
-            return (None if targets is None else targets[kept]), names
-
-        given: dict[str, Any] = {"image_size": image_size, "on_bad": on_bad}
-        rows = read_images(images, labels_of, support=support, limits=limits, **given)
-    elif image_size is not None:
-        raise refuse("image_size", "left out unless data are images", image_size)
+    roles = roles_of(dataset.features, name, how.labels)
+    targets = (None, ()) if roles.label is None else label_array(dataset, roles.label, name)
+    kept: Sequence[int]
+    if roles.images is None:
+        rows, kept = value_rows(dataset, name, roles, how, *targets), range(len(dataset))
     else:
-        values: Values = (
-            NumericColumns(dataset, name, roles.numbers)
-            if roles.array is None
-            else ArrayColumn(dataset, name, roles.array)
-        )
-        rows = read_values(
-            values,
-            support=support,
-            limits=limits,
-            labels=targets,
-            class_names=names,
-            column_names=roles.numbers,
-        )
+        rows, kept = image_rows(dataset, name, roles.images, how, *targets)
     notes = list(rows.warnings)
     if roles.unused:
         notes.append(f"Columns that are not used: {printable(', '.join(roles.unused), 80)}.")
-    if roles.label is not None and labels is None:
+    if roles.label is not None and how.labels is None:
         notes.append(f"Column '{printable(roles.label, 40)}' is taken as labels.")
-    validation, test = held_out
+    validation, test = still_held_out(kept, len(dataset), *held_out)
     return replace(
         rows,
         warnings=tuple(notes),
@@ -330,7 +195,61 @@ def read_columns(
     )
 
 
-def still_held_out(kept: list[int], num_rows: int, validation: int, test: int) -> tuple[int, int]:
+def image_rows(
+    dataset: Any,
+    name: str,
+    column: str,
+    how: Reading,
+    targets: Array | None,
+    class_names: tuple[str, ...],
+) -> tuple[Rows | StoredRows, Sequence[int]]:
+    """The images of a column, and which rows are kept."""
+    every: list[int] = []
+
+    def labels_of(kept: list[int]) -> tuple[Array | None, tuple[str, ...]]:
+        every.extend(kept)
+        return (None if targets is None else targets[kept]), class_names
+
+    rows = read_images(
+        ImageColumn(dataset, name, column, files=how.files),
+        labels_of,
+        image_size=how.image_size,
+        on_bad=how.on_bad,
+        support=how.support,
+        limits=how.limits,
+    )
+    return rows, every
+
+
+def value_rows(
+    dataset: Any,
+    name: str,
+    roles: Roles,
+    how: Reading,
+    targets: Array | None,
+    class_names: tuple[str, ...],
+) -> Rows | StoredRows:
+    """The arrays of a column, or the numeric columns as a table."""
+    if how.image_size is not None:
+        raise refuse("image_size", "left out unless data are images", how.image_size)
+    values: Values = (
+        NumericColumns(dataset, name, roles.numbers)
+        if roles.array is None
+        else ArrayColumn(dataset, name, roles.array)
+    )
+    return read_values(
+        values,
+        support=how.support,
+        limits=how.limits,
+        labels=targets,
+        class_names=class_names,
+        column_names=roles.numbers,
+    )
+
+
+def still_held_out(
+    kept: Sequence[int], num_rows: int, validation: int, test: int
+) -> tuple[int, int]:
     """How many of the last ``validation`` and ``test`` rows are among those that are kept.
 
     >>> still_held_out([0, 1, 3, 4, 6], num_rows=7, validation=2, test=2)

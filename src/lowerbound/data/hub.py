@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lowerbound.data.base import Rows
-from lowerbound.data.columns import read_columns
+from lowerbound.data.columns import Reading, read_columns
 from lowerbound.data.stored import DataLimits, StoredRows
 from lowerbound.errors import LowerboundError, printable, refuse
 from lowerbound.files import MAX_FILE_BYTES
@@ -31,7 +31,7 @@ def find_parquet(path: Path) -> list[Path]:
 
 
 def read_parquet(path: Path, *, limits: DataLimits | None, **options: Any) -> Rows | StoredRows:
-    """Examples from one parquet file, or from all of a folder; see `read_columns`.
+    """Examples from one parquet file, or from all of a folder; options as those of `Reading`.
 
     Raises:
         InputError: damaged files or of several kinds, or the library is missing.
@@ -54,14 +54,14 @@ def read_parquet(path: Path, *, limits: DataLimits | None, **options: Any) -> Ro
             raise refuse(path, limit, f"{num_bytes} by its header", "split it")
         else:  # unpacked once into the library's cache, from where it is mapped
             dataset = datasets.Dataset.from_parquet([str(file) for file in files])
-    return read_columns(dataset, str(path), limits=limits, **options)
+    return read_columns(dataset, str(path), Reading(limits=limits, **options))
 
 
 def _unpacked(fact: Any) -> int:
     return sum(fact.row_group(i).total_byte_size for i in range(fact.num_row_groups))
 
 
-def read_hub(text: str, *, limits: DataLimits | None, **options: Any) -> Rows | StoredRows:
+def read_hub(text: str, **options: Any) -> Rows | StoredRows:
     """Examples of ``owner/name`` or ``owner/name:config``; its own splits are kept.
 
     Where there is no test set the validation set is; what is missing is drawn from the training
@@ -80,9 +80,7 @@ def read_hub(text: str, *, limits: DataLimits | None, **options: Any) -> Rows | 
             0 if validation is None else len(found[validation]),
             0 if test is None else len(found[test]),
         )
-    return read_columns(
-        dataset, f"hf:{text}", limits=limits, files=True, held_out=held_out, **options
-    )
+    return read_columns(dataset, f"hf:{text}", Reading(files=True, **options), held_out)
 
 
 def chosen_splits(names: list[str]) -> tuple[str, str | None, str | None]:

@@ -56,31 +56,44 @@ def read_images(
         InputError: bad images, several sizes, or too many pixels.
     """
     size = None if image_size is None else parse_image_size(image_size)
-    threads = (limits or DataLimits()).threads
     with quiet_decoders():
         if limits is not None and may_be_large(encoded, size, limits):
-            shapes, kept, bad = scanned(encoded, size, threads)
-            notes, shape = told_bad(encoded, len(kept), bad, on_bad), joint_shape(shapes)
-            if math.prod(shape) * len(shapes) > limits.memory_bytes:
-                check_one_size(encoded.source, [found[1:] for found in shapes])
-                labels, class_names = labelled(*labels_of(kept), len(kept), encoded.source)
-                how = Decoding(shape, size, on_bad == "skip", threads)
-                reader = ImageReader(encoded, kept, how, support or Discrete(256), labels)
-                return StoredRows(reader, class_names, warnings=notes)
-        images, kept, bad = decode_all(encoded, size, threads)
+            stored = stored_images(encoded, labels_of, size, on_bad, support, limits)
+            if stored is not None:
+                return stored
+        images, kept, bad = decode_all(encoded, size, (limits or DataLimits()).threads)
     notes = told_bad(encoded, len(kept), bad, on_bad)
     check_one_size(encoded.source, [image.shape[:2] for image in images])
     targets, class_names = labels_of(kept)
-    x, default = stacked(images), Discrete(256)
     rows = as_rows(
-        x,
+        stacked(images),
         encoded.source,
         support=support,
-        default=default,
+        default=Discrete(256),
         labels=targets,
         class_names=class_names,
     )
     return replace(rows, warnings=(*rows.warnings, *notes))
+
+
+def stored_images(
+    encoded: Encoded,
+    labels_of: LabelsOf,
+    size: tuple[int, int] | None,
+    on_bad: str,
+    support: Support | None,
+    limits: DataLimits,
+) -> StoredRows | None:
+    """A reader of images whose headers are good; None where memory may hold them after all."""
+    shapes, kept, bad = scanned(encoded, size, limits.threads)
+    notes, shape = told_bad(encoded, len(kept), bad, on_bad), joint_shape(shapes)
+    if math.prod(shape) * len(shapes) <= limits.memory_bytes:
+        return None
+    check_one_size(encoded.source, [found[1:] for found in shapes])
+    labels, class_names = labelled(*labels_of(kept), len(kept), encoded.source)
+    how = Decoding(shape, size, on_bad == "skip", limits.threads)
+    reader = ImageReader(encoded, kept, how, support or Discrete(256), labels)
+    return StoredRows(reader, class_names, warnings=notes)
 
 
 def may_be_large(encoded: Encoded, size: tuple[int, int] | None, limits: DataLimits) -> bool:

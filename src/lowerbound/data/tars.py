@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -65,11 +64,6 @@ class ArchivedImages(Encoded):
     ) -> None:
         self.source, self.archives = str(source), archives
         self.names, self.places = names, places
-        self.files = [os.open(path, os.O_RDONLY) for path in archives]
-
-    def __del__(self) -> None:
-        for file in getattr(self, "files", ()):
-            os.close(file)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -95,7 +89,10 @@ class ArchivedImages(Encoded):
     def content(self, place: Place) -> bytes:
         """The bytes of a member, as many as there are."""
         archive, offset, size = place
-        return os.pread(self.files[archive], size, offset)
+        # Opened each time: of thousands of archives not all may be open at once.
+        with open(self.archives[archive], "rb") as file:
+            file.seek(offset)
+            return file.read(size)
 
 
 def find_archives(path: Path) -> list[Path]:
@@ -157,7 +154,7 @@ def samples_of(archive: Path, number: int) -> Iterator[Sample]:
             for member in tar:
                 folder, _, base = member.name.rpartition("/")
                 stem, dot, ending = base.partition(".")
-                if not member.isreg() or member.issparse() or not (stem and dot):
+                if not member.isreg() or not (stem and dot):
                     continue
                 key = f"{folder}/{stem}" if folder else stem
                 if key != sample.key:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lowerbound._random import permutation
 from lowerbound._shapes import num_elements
-from lowerbound.data import Split, held
+from lowerbound.data import InMemorySplit, Split
 from lowerbound.errors import refuse
 from lowerbound.evaluation.base import blocks, judging
 from lowerbound.evaluation.likelihood import log_likelihood
@@ -32,7 +32,9 @@ def subset(split: Split, max_rows: int | None) -> Split:
 def small_in_memory(split: Split) -> Split:
     """A split that is read again and again: in memory, unless it is large for that too."""
     size = max(1, num_elements(split[slice(0, 1)][0].shape[1:]))
-    return held(split) if len(split) * size <= NUMBERS_IN_MEMORY else split
+    if split.in_memory or len(split) * size > NUMBERS_IN_MEMORY:
+        return split
+    return InMemorySplit(*split[slice(None)])
 
 
 class Judge:

@@ -69,11 +69,10 @@ def prior_monte_carlo(
         raise InputError(f"a model of kind '{model.name}' has no prior to draw latents from")
     split = as_split(x)
     check_split(model, split)
-    size = num_elements(model.event_shape)
-    if not split.in_memory and len(split) * size > NUMBERS_IN_MEMORY:
-        parts = blocks(len(split), max(1, NUMBERS_IN_MEMORY // size))  # by the same codes
+    most = max(1, NUMBERS_IN_MEMORY // num_elements(model.event_shape))
+    if not split.in_memory and len(split) > most:
         judged = partial(prior_monte_carlo, model, num_samples=num_samples, seed=seed)
-        return join([judged(split[rows][0]) for rows in parts])
+        return join([judged(split[rows][0]) for rows in blocks(len(split), most)])  # same codes
     x = split[slice(None)][0]
     device, prior = model.calibrated.device, cast(Prior, model.prior)
     examples = x.to(device)
