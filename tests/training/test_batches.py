@@ -74,6 +74,22 @@ def test_the_shares_of_all_devices_are_the_batch(random, world, size):
         assert same(joined, whole(step))
 
 
+def test_a_share_draws_every_block_that_it_needs_as_a_whole(monkeypatch):
+    """On an accelerator what is drawn first depends on how much is drawn."""
+    sizes = []
+    drawn = InMemorySplit.draw
+
+    def draw(self, indices, generator):
+        sizes.append(len(indices))
+        return drawn(self, indices, generator)
+
+    monkeypatch.setattr(InMemorySplit, "draw", draw)
+    for rank, expected in ((0, [128]), (1, [128, 128]), (2, [128, 44])):
+        sizes.clear()
+        Batches(split(True), 300, SEED, rank=rank, world=3)(0)
+        assert sizes == expected
+
+
 @pytest.mark.parametrize("how", ["none", "dynamic", "static"])
 @pytest.mark.parametrize("kind", ["pixels", "tar"])
 def test_threads_change_nothing(kind, how, tmp_path):
