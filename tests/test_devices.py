@@ -171,9 +171,8 @@ def test_batches_of_two_processes_are_the_batch_of_one():
     x = torch.randint(0, 256, (1000, 5), dtype=torch.uint8)
     split = InMemorySplit(x, torch.arange(1000), x, 255)
     size = BLOCK + 72
-    shares = [slice(0, 90), slice(90, size)]
     with Batches(split, size, 3, CPU) as whole:
-        parts = [Batches(split, size, 3, CPU, rows) for rows in shares]
+        parts = [Batches(split, size, 3, CPU, rank=rank, world=2) for rank in (0, 1)]
         for step in (0, 1, 9):
             x, labels = whole(step)
             assert torch.equal(x, torch.cat([part(step)[0] for part in parts]))

@@ -123,8 +123,11 @@ class ManyDevices(Engine):
     def sum(self, x: Tensor) -> Tensor:
         """Sum over the processes, not differentiated."""
         total = x.detach().clone()
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=self._group(x))
         return total
+
+    def _group(self, x: Tensor) -> dist.ProcessGroup | None:
+        return self.group if x.device.type == "cpu" else None
 
     def all(self, x: Tensor) -> Tensor:
         """Whether ``x`` is true in every process."""
@@ -137,7 +140,7 @@ class ManyDevices(Engine):
         longest = x.new_zeros((max(sizes), *x.shape[1:]))
         longest[: len(x)] = x
         padded = [torch.zeros_like(longest) for _ in parts]
-        dist.all_gather(padded, longest)
+        dist.all_gather(padded, longest, group=self._group(x))
         return torch.cat([part[:n] for part, n in zip(padded, sizes, strict=True)])
 
     def _place(self, x: Tensor) -> Tensor:

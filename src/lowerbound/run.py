@@ -21,7 +21,7 @@ from lowerbound.config import (
     load_config,
     validated,
 )
-from lowerbound.data import Rows, Source, load_data, load_rows
+from lowerbound.data import Rows, Source, load_data, load_rows, replaced_examples
 from lowerbound.data.base import binarized
 from lowerbound.engine import Engine, make_engine, resolve_device
 from lowerbound.errors import InputError, refuse
@@ -102,7 +102,7 @@ def fit(
     given: dict[str, Any] = {"epochs": epochs, "steps": steps, "minutes": minutes, "seed": seed}
     given |= {"objective": objective, **options}
     config = validated(TrainingConfig, given, "the arguments of fit")
-    model.check(source.train.x[:256], source.name)
+    model.check(source.train[slice(0, 256)][0], source.name)
     engine = make_engine(config.device, config.devices)
     console = Console(quiet or not engine.is_main)
     require(config.logger)
@@ -244,6 +244,8 @@ def _carry_out(
             trackers=trackers,
             allow_changed=allow_changed,
         )
+        for replaced in replaced_examples(source):
+            console.say(f"warning: {replaced}")
         if engine.is_main:
             save_model(folder, model)
         console.say(f"judging on the test split (K = {TRAIN_NUM_SAMPLES})")

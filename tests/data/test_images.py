@@ -1,5 +1,6 @@
 """Folders of images: every mode becomes grey or RGB, and every bad file is named."""
 
+import io
 import os
 import struct
 import zlib
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from lowerbound.data import images, load_data, load_rows
+from lowerbound.data.decoding import decode, header
 from lowerbound.distributions.support import Discrete, Real
 
 RNG = np.random.default_rng(0)
@@ -73,6 +75,21 @@ def test_modes(tmp_path, case):
     if expected is not None:
         flat = expected if expected.ndim == 3 else expected[..., None]
         assert np.array_equal(x, flat.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("case", MODES)
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_header_tells_what_decoding_gives(tmp_path, case, orientation):
+    image, ending, _ = MODES[case]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / f"a.{ending}", exif=exif)
+    data = (tmp_path / f"a.{ending}").read_bytes()
+    levels = decode(io.BytesIO(data))
+    channels = 1 if levels.ndim == 2 else 3
+    assert header(io.BytesIO(data)) == (channels, *levels.shape[:2])
+    if orientation == 6:
+        assert levels.shape[:2] == (8, 6)
 
 
 def test_rotation_and_first_frame(tmp_path):

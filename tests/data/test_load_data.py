@@ -72,7 +72,7 @@ def test_bare_paths_are_recognised(tmp_path, monkeypatch):
     for name, shape in {**shapes, "t.tsv": (2, 2), "images": (1, 1, 4, 4)}.items():
         assert load_rows(tmp_path / name).x.shape == shape
         assert load_rows(f"~/{name}").name == f"~/{name}"
-    assert len(DATASETS) == 7
+    assert len(DATASETS) == 10
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,10 @@ def test_bare_paths_are_recognised(tmp_path, monkeypatch):
         ("fashion-mnist", ["fashion-mnist:DIR"]),
         ("folder", ["folder:DIR"]),
         ("mnist:", ["did you mean mnist:DIR?"]),
-        ("hf:ylecun/mnist", ["later version", "folder:DIR"]),
-        ("t.parquet", ["later version", "FILE.csv"]),
+        ("hf:", ["hf:OWNER/NAME"]),
+        ("hf:a/b/c", ["hf:OWNER/NAME:CONFIG"]),
+        ("nowhere.parquet", ["nowhere.parquet", "existing file"]),
+        ("nowhere.tar", ["nowhere.tar", "existing file"]),
         ("digit", ["did you mean digits?"]),
         ("mnits:/data", ["did you mean mnist:/data?"]),
         ("", ["digits", "mnist:DIR", "FILE.npz[:KEY]"]),

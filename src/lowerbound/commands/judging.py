@@ -37,7 +37,7 @@ class EvaluateFlags(OfRun):
 def evaluate(flags: EvaluateFlags) -> None:
     """``lowerbound evaluate``."""
     from lowerbound.evaluation import evaluate as judge
-    from lowerbound.evaluation.judging import BOUND_SAMPLES
+    from lowerbound.evaluation.nats import BOUND_SAMPLES
 
     if flags.samples < 1:
         raise refuse("samples", "at least 1", flags.samples)

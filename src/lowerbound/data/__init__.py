@@ -1,8 +1,10 @@
 """Data: from a specification such as ``mnist:DIR`` or ``table.csv`` to a `Source` of three splits.
 
 One grammar: ``digits``, ``mnist:DIR``, ``fashion-mnist:DIR``, ``folder:DIR``, ``x.npz[:key]``,
-``x.npy``, ``t.csv``; a bare folder is recognised by what it holds, a file by its ending.
-`lowerbound.data.values` says how axes are read and what values are taken to be.
+``x.npy``, ``t.csv``, ``t.parquet``, ``x.tar``, ``hf:owner/name``; a bare folder is recognised by
+what it holds, a file by its ending. `lowerbound.data.values` says how axes are read and what
+values are taken to be. What memory cannot hold stays where it is and is read when a batch asks for
+it: `lowerbound.data.stored`.
 """
 
 from __future__ import annotations
@@ -10,26 +12,46 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 from lowerbound.data.arrays import read_digits, read_npy, read_npz
 from lowerbound.data.base import Classes, InMemorySplit, Rows, Source, Split, make_source
+from lowerbound.data.blocks import Blocks, held, measured
+from lowerbound.data.decoding import ImageSize
+from lowerbound.data.folders import read_folder
+from lowerbound.data.hub import find_parquet, read_hub, read_parquet
 from lowerbound.data.idx import FASHION_CLASSES, find_idx, read_idx_folder
-from lowerbound.data.images import ImageSize, read_folder
+from lowerbound.data.mapped import MappedArray, read_values
+from lowerbound.data.stored import (
+    DataLimits,
+    StoredRows,
+    StoredSplit,
+    replaced_examples,
+    source_from,
+)
 from lowerbound.data.tables import read_csv
+from lowerbound.data.tars import find_archives, read_archives
 from lowerbound.distributions.support import Support, parse_support
 from lowerbound.errors import InputError, printable, refuse
 
 __all__ = [
     "DATASETS",
+    "Blocks",
     "Classes",
+    "DataLimits",
     "InMemorySplit",
     "Rows",
     "Source",
     "Split",
+    "StoredSplit",
+    "held",
     "load_data",
     "load_rows",
     "make_source",
+    "measured",
+    "replaced_examples",
 ]
 
 DATASETS = (
@@ -40,14 +62,23 @@ DATASETS = (
     ("npz", "FILE.npz[:KEY]", "arrays: data under x, labels under y or labels"),
     ("npy", "FILE.npy", "one array"),
     ("csv", "FILE.csv", "a table of numbers; header optional"),
+    ("parquet", "FILE.parquet", "a table, arrays or images in columns; or a folder of such files"),
+    ("tar", "FILE.tar", "images in WebDataset's layout; or a folder of such files"),
+    ("hf", "hf:OWNER/NAME[:CONFIG]", "a data set of the Hugging Face hub"),
 )
 """Name, form of the specification, and a sentence, of everything that can be loaded."""
 
 FORMS = ", ".join(form for _, form, _ in DATASETS)
 FOLDER_KINDS = ("mnist", "fashion-mnist", "folder")
-LATER = {  # what a later version reads, and what to do until then
-    "hf": "download it and give its images as folder:DIR",
-    ".parquet": "save it as FILE.csv",
+WITH_IMAGES = ("folder", "parquet", "tar", "hf")
+WITH_LABELS = ("npz", "csv", "parquet", "tar", "hf")
+ENDINGS = {
+    ".npz": "npz",
+    ".npy": "npy",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".tar": "tar",
 }
 
 
@@ -60,6 +91,7 @@ def load_data(
     support: str | Support | None = None,
     on_bad: str = "error",
     seed: int = 0,
+    limits: DataLimits | None = None,
 ) -> Source:
     """Load data and split them into train, validation and test.
 
@@ -69,12 +101,13 @@ def load_data(
     Args:
         spec: what to load, in the grammar above.
         binarize: "none", "dynamic" (training draws anew each time), "static" or "threshold".
-        image_size: pixels to which a folder's images are resized: N, (H, W) or "HxW".
-        labels: name of the column, or key of the array, that holds the labels.
+        image_size: pixels to which images in files are resized: N, (H, W) or "HxW".
+        labels: name of the column, key of the array, or ending of the members, with the labels.
         support: what the values are if not to be detected: binary, discrete:LEVELS, counts, real,
             unit, or product:… with one of them per column.
         on_bad: what to do with bad images: "error", or "skip".
         seed: of the split and of binarisation; never the seed of a run.
+        limits: what may be held in memory; what is larger stays on the disk.
 
     Returns:
         A source whose examples are uint8 or float32 tensors; images are (C, H, W).
@@ -82,7 +115,7 @@ def load_data(
     Raises:
         InputError: the data cannot be used as they are; the message says what to do.
     """
-    rows = load_rows(spec, image_size=image_size, labels=labels, support=support, on_bad=on_bad)
+    found = opened(spec, image_size, labels, support, on_bad, limits or DataLimits())
     prepared = {
         "binarize": binarize,
         "image_size": None if image_size is None else _as_text(image_size),
@@ -91,9 +124,8 @@ def load_data(
         "on_bad": on_bad,
         "data_seed": seed,
     }
-    return dataclasses.replace(
-        make_source(rows, how_binarize=binarize, seed=seed), preparation=prepared
-    )
+    source = source_from(found, os.fspath(spec), binarize, seed)
+    return dataclasses.replace(source, preparation=prepared)
 
 
 def _as_text(image_size: ImageSize) -> str:
@@ -111,19 +143,35 @@ def load_rows(
 ) -> Rows:
     """Load all examples, at least one, in the order of the file; arguments as in `load_data`.
 
+    They are held in memory, at most 4 GiB of them.
+
     Raises:
         InputError: the data cannot be used as they are; the message says what to do.
     """
+    rows = opened(spec, image_size, labels, support, on_bad, None)
+    assert isinstance(rows, Rows)
+    return rows
+
+
+def opened(
+    spec: str | os.PathLike[str],
+    image_size: ImageSize | None,
+    labels: str | None,
+    support: str | Support | None,
+    on_bad: str,
+    limits: DataLimits | None,
+) -> Rows | StoredRows:
+    """The examples of a specification, in memory where the limits allow it, or without limits."""
     text = os.fspath(spec)
     values = parse_support(support) if isinstance(support, str) else support
     if on_bad not in ("error", "skip"):
         raise refuse("on_bad", "error or skip", on_bad)
     try:
-        rows = read(text, image_size, labels, values, on_bad)
+        rows = read(text, image_size, labels, values, on_bad, limits)
     except OSError as error:
         shown, reason = printable(error.filename or text), error.strerror or error
         raise InputError(f"'{shown}' cannot be read: {printable(reason)}") from error
-    return dataclasses.replace(rows, name=text)
+    return dataclasses.replace(rows, name=text) if isinstance(rows, Rows) else rows
 
 
 def read(
@@ -132,15 +180,18 @@ def read(
     labels: str | None,
     support: Support | None,
     on_bad: str,
-) -> Rows:
+    limits: DataLimits | None,
+) -> Rows | StoredRows:
     """Choose the reader and give it the arguments that it can use; refuse those it cannot."""
     kind, path, key = recognised(text)
-    if image_size is not None and kind != "folder":
+    if image_size is not None and kind not in WITH_IMAGES:
         given = f"{image_size} for {text}"
-        raise refuse("image_size", "left out unless data are a folder of images", given)
-    if labels is not None and kind not in ("npz", "csv"):
+        raise refuse("image_size", "left out unless data are images in files", given)
+    if labels is not None and kind not in WITH_LABELS:
         given = f"'{labels}' for {text}"
-        raise refuse("labels", "left out unless data are .npz or .csv", given)
+        allowed = "left out unless data are .npz, .csv, .parquet, .tar or hf:"
+        raise refuse("labels", allowed, given)
+    images: Any = {"image_size": image_size, "on_bad": on_bad, "support": support}
     match kind:
         case "digits":
             return read_digits(support)
@@ -149,13 +200,28 @@ def read(
         case "fashion-mnist":
             return read_idx_folder(path, class_names=FASHION_CLASSES, support=support)
         case "folder":
-            return read_folder(path, image_size=image_size, on_bad=on_bad, support=support)
+            return read_folder(path, limits=limits, **images)
         case "npz":
             return read_npz(path, key, labels=labels, support=support)
         case "npy":
-            return read_npy(path, support=support)
-        case _:
+            return read_array(path, support, limits)
+        case "csv":
             return read_csv(path, labels=labels, support=support)
+        case "parquet":
+            return read_parquet(path, labels=labels, limits=limits, **images)
+        case "tar":
+            return read_archives(path, labels=labels, limits=limits, **images)
+        case _:
+            return read_hub(key, labels=labels, limits=limits, **images)
+
+
+def read_array(
+    path: Path, support: Support | None, limits: DataLimits | None
+) -> Rows | StoredRows:
+    """An ``.npy`` file: read where memory may hold it, else mapped."""
+    if limits is None or path.stat().st_size <= limits.memory_bytes:
+        return read_npy(path, support=support)
+    return read_values(MappedArray(path), support=support, limits=limits)
 
 
 def recognised(text: str) -> tuple[str, Path, str]:
@@ -167,23 +233,29 @@ def recognised(text: str) -> tuple[str, Path, str]:
     name, _, rest = text.partition(":")
     if name in FOLDER_KINDS and rest:
         return name, existing(rest, folder=True), ""
-    for later, remedy in LATER.items():
-        if name == later or text.lower().endswith(later):
-            raise refuse(
-                "data", f"one of {FORMS}", text, f"{later} comes in a later version: {remedy}"
-            )
+    if name == "hf":
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[^:/]+)?", rest):
+            raise refuse("data", "hf:OWNER/NAME or hf:OWNER/NAME:CONFIG", text, "check the name")
+        return "hf", Path(), rest
     file, ending, key = text.rpartition(".npz:")
     if ending and key:
         return "npz", existing(f"{file}.npz"), key
     if os.path.isdir(os.path.expanduser(text)):
         path = existing(text, folder=True)
-        return ("mnist" if holds_idx(path) else "folder"), path, ""
-    kind = {".npz": "npz", ".npy": "npy", ".csv": "csv", ".tsv": "csv"}.get(
-        Path(text).suffix.lower()
-    )
+        return kind_of_folder(path), path, ""
+    kind = ENDINGS.get(Path(text).suffix.lower())
     if kind is None:
         raise unknown(text)
     return kind, existing(text), ""
+
+
+def kind_of_folder(path: Path) -> str:
+    """What a folder holds: the files of MNIST, parquet files, archives, or else images."""
+    if holds_idx(path):
+        return "mnist"
+    if find_parquet(path):
+        return "parquet"
+    return "tar" if find_archives(path) else "folder"
 
 
 def holds_idx(folder: Path) -> bool:

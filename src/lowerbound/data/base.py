@@ -1,7 +1,8 @@
 """The promise of data: a `Source` of three splits, each giving batches by index.
 
 Data in memory stay as they came (uint8 levels stay uint8) and are scaled by the model. A batch
-is an index selection, so that a data set which fits on the device never crosses to it twice.
+is an index selection, so that a data set which fits on the device never crosses to it twice; one
+that stays on a disk (`lowerbound.data.stored`) makes the same promise and reads when it is asked.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, overload
+from typing import Any, ClassVar, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -18,7 +19,16 @@ from lowerbound._random import generator_for, permutation
 from lowerbound.distributions.support import Binary, Discrete, Support
 from lowerbound.errors import refuse
 
-__all__ = ["Classes", "InMemorySplit", "Rows", "Source", "Split", "make_source"]
+__all__ = [
+    "Classes",
+    "InMemorySplit",
+    "Rows",
+    "Source",
+    "Split",
+    "make_source",
+    "split_rows",
+    "will_binarize",
+]
 
 MIN_EXAMPLES = 10
 
@@ -34,18 +44,40 @@ class Classes:
 class Split(Protocol):
     """A part of the data: a length, and batches by index."""
 
+    in_memory: ClassVar[bool]
+    """Whether there is an ``x``: every example as one tensor."""
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, indices: Tensor | slice) -> tuple[Tensor, Tensor | None]:
         """The examples (B, *event) at ``indices`` and their context (B, …), or None: fixed."""
         ...
 
+    @property
+    def x(self) -> Tensor:
+        """Every example (N, *event), in memory; a split on a disk has none and says so."""
+        ...
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Class indices (N,), or None."""
+        ...
+
+    @property
+    def is_random(self) -> bool:
+        """Whether `draw` draws: it gives other examples than ``[indices]`` does."""
+        ...
+
     def draw(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """As ``[indices]``, but with fresh randomness where the data have any (binarisation)."""
         ...
 
+    def take(self, indices: Tensor) -> Split:
+        """The examples at ``indices`` (B,) as a split of their own, without randomness."""
+        ...
+
     def to(self, device: torch.device | str) -> Split:
-        """The same split with its tensors on ``device``."""
+        """The same split, giving its tensors on ``device``."""
         ...
 
 
@@ -65,6 +97,7 @@ class InMemorySplit:
     labels: Tensor | None = None
     intensities: Tensor | None = None
     top: int = 255
+    in_memory: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.x)
@@ -72,12 +105,21 @@ class InMemorySplit:
     def __getitem__(self, indices: Tensor | slice) -> tuple[Tensor, Tensor | None]:
         return rows_of(self.x, indices), rows_of(self.labels, indices)
 
+    @property
+    def is_random(self) -> bool:
+        """Whether training binarises anew."""
+        return self.intensities is not None
+
     def draw(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """A batch; dynamically binarised data are binarised afresh by ``generator``."""
         if self.intensities is None:
             return self[indices]
         x = binarize(rows_of(self.intensities, indices), self.top, generator)
         return x, rows_of(self.labels, indices)
+
+    def take(self, indices: Tensor) -> InMemorySplit:
+        """The examples at ``indices`` (B,) as a split of their own."""
+        return InMemorySplit(*self[indices])
 
     def to(self, device: torch.device | str) -> InMemorySplit:
         """The same split on ``device`` (no copy where it is there already)."""
@@ -122,6 +164,7 @@ class Rows:
         num_validation: how many of the others are set aside; None for a tenth of all rows.
         column_names: of a table.
         warnings: what a person should know, a sentence each.
+        has_validation: the examples set aside are those just before the test set, not drawn.
     """
 
     x: Tensor
@@ -133,6 +176,7 @@ class Rows:
     num_validation: int | None = None
     column_names: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    has_validation: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,9 +195,9 @@ class Source:
         preparation: how it was loaded, by the names that config.yaml has for it.
     """
 
-    train: InMemorySplit
-    validation: InMemorySplit
-    test: InMemorySplit
+    train: Split
+    validation: Split
+    test: Split
     event_shape: tuple[int, ...]
     support: Support
     context: Classes | None = None
@@ -163,29 +207,41 @@ class Source:
     fingerprint: str = field(default="", repr=False)
     preparation: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
-    def split(self, name: str) -> InMemorySplit:
+    def split(self, name: str) -> Split:
         """The split called train, validation or test."""
         if name not in ("train", "validation", "test"):
             raise refuse("split", "train, validation or test", name)
-        split: InMemorySplit = getattr(self, name)
+        split: Split = getattr(self, name)
         return split
 
 
-def binarized(rows: Rows, how: str, seed: int) -> tuple[Rows, Tensor | None]:
-    """Rows with binary x by ``how``, and the grey levels where training draws its own."""
+def will_binarize(support: Support, how: str) -> bool:
+    """Whether data of a support are to be binarised; those that are binary are left alone.
+
+    Raises:
+        InputError: no such way, or values that are no levels.
+    """
     if how == "none":
-        return rows, None
+        return False
     if how not in ("dynamic", "static", "threshold"):
         raise refuse("binarize", "dynamic, static, threshold or none", how)
-    if isinstance(rows.support, Binary):
-        return rows, None
-    if not isinstance(rows.support, Discrete):
+    if isinstance(support, Binary):
+        return False
+    if not isinstance(support, Discrete):
         raise refuse(
             "binarize",
             "none for real-valued data",
             how,
             "leave --binarize out, or give 8-bit data",
         )
+    return True
+
+
+def binarized(rows: Rows, how: str, seed: int) -> tuple[Rows, Tensor | None]:
+    """Rows with binary x by ``how``, and the grey levels where training draws its own."""
+    if not will_binarize(rows.support, how):
+        return rows, None
+    assert isinstance(rows.support, Discrete)
     top = rows.support.levels - 1
     if how == "threshold":
         x, drawn = (rows.x > top / 2).to(torch.uint8), None
@@ -205,6 +261,45 @@ def fingerprint(rows: Rows) -> str:
     return digest.hexdigest()
 
 
+def split_rows(
+    n: int,
+    name: str,
+    seed: int,
+    *,
+    num_test: int = 0,
+    num_validation: int | None = None,
+    has_validation: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which of ``n`` rows train, validate and test: three rising int64 tensors, by ``seed`` alone.
+
+    Arguments as those of `Rows`. Without a test set a seeded 80/10/10 is drawn.
+
+    Raises:
+        InputError: fewer than ten examples to be split.
+    """
+    num_split = n - num_test
+    if num_split < MIN_EXAMPLES:
+        raise refuse(
+            name,
+            f"data of at least {MIN_EXAMPLES} examples to be split for training and judging",
+            f"{num_split} example{'s' if num_split != 1 else ''}",
+            "give more data",
+        )
+    if has_validation:
+        first = num_split - (num_validation or 0)
+        return torch.arange(first), torch.arange(first, num_split), torch.arange(num_split, n)
+    if num_test:
+        order = permutation(num_split, "split", seed)
+        num_validation = num_validation or num_split // 10
+        test = torch.arange(num_split, n)
+    else:
+        order = permutation(n, "split", seed)
+        num_validation = n // 10
+        test, order = order[:num_validation], order[num_validation:]
+    validation, train = order[:num_validation], order[num_validation:]
+    return train.sort().values, validation.sort().values, test.sort().values
+
+
 def make_source(rows: Rows, *, how_binarize: str = "none", seed: int = 0) -> Source:
     """Split rows into train, validation and test, by ``seed`` alone.
 
@@ -213,28 +308,18 @@ def make_source(rows: Rows, *, how_binarize: str = "none", seed: int = 0) -> Sou
     Raises:
         InputError: fewer than ten examples.
     """
-    n = len(rows.x)
-    num_split = n - rows.num_test
-    if num_split < MIN_EXAMPLES:
-        raise refuse(
-            rows.name,
-            f"data of at least {MIN_EXAMPLES} examples to be split for training and judging",
-            f"{num_split} example{'s' if num_split != 1 else ''}",
-            "give more data",
-        )
+    train, validation, test = split_rows(
+        len(rows.x),
+        rows.name,
+        seed,
+        num_test=rows.num_test,
+        num_validation=rows.num_validation,
+        has_validation=rows.has_validation,
+    )
     top = rows.support.levels - 1 if isinstance(rows.support, Discrete) else 1
     rows, intensities = binarized(rows, how_binarize, seed)
-    if rows.num_test:
-        order = permutation(num_split, "split", seed)
-        num_validation = rows.num_validation or num_split // 10
-        test = torch.arange(num_split, n)
-    else:
-        order = permutation(n, "split", seed)
-        num_validation = n // 10
-        test, order = order[:num_validation], order[num_validation:]
-    validation, train = order[:num_validation].sort().values, order[num_validation:].sort().values
 
-    def take(indices: Tensor, keep_intensities: bool = False) -> InMemorySplit:
+    def part(indices: Tensor, keep_intensities: bool = False) -> InMemorySplit:
         return InMemorySplit(
             rows.x[indices],
             None if rows.labels is None else rows.labels[indices],
@@ -244,9 +329,9 @@ def make_source(rows: Rows, *, how_binarize: str = "none", seed: int = 0) -> Sou
 
     num_classes = 0 if rows.labels is None else len(rows.class_names) or int(rows.labels.max()) + 1
     return Source(
-        train=take(train, keep_intensities=True),
-        validation=take(validation),
-        test=take(test.sort().values),
+        train=part(train, keep_intensities=True),
+        validation=part(validation),
+        test=part(test),
         event_shape=tuple(rows.x.shape[1:]),
         support=rows.support,
         context=Classes(num_classes, rows.class_names) if num_classes else None,

@@ -33,7 +33,7 @@ from lowerbound.distributions.support import (
 )
 from lowerbound.errors import InputError, printable, refuse
 
-__all__ = ["Array", "as_rows", "class_indices", "column_name"]
+__all__ = ["Array", "as_rows", "class_indices", "column_name", "examples_at", "labelled"]
 
 Array = NDArray[Any]
 
@@ -81,11 +81,7 @@ def as_rows(
         warnings += possible_counts(array, chosen, column_names)
     if chosen == Discrete(256) and x.max() == 255 and ((x == 0) | (x == 255)).all():
         warnings.append("All values are 0 or 255: --binarize threshold makes the data binary.")
-    indices = None
-    if labels is not None and class_names:
-        indices = torch.from_numpy(labels.astype(np.int64))
-    elif labels is not None:
-        indices, class_names = class_indices(labels, len(x), name)
+    indices, class_names = labelled(labels, class_names, len(x), name)
     return Rows(
         x=torch.from_numpy(np.require(x, requirements=["C", "W"])),
         support=chosen,
@@ -95,6 +91,36 @@ def as_rows(
         column_names=tuple(column_names),
         warnings=tuple(warnings),
     )
+
+
+def examples_at(
+    array: Array, support: Support, name: str, rows: Array, column_names: Sequence[str] = ()
+) -> torch.Tensor:
+    """Some rows of a file as examples (B, *event); a bad one is refused by its number there.
+
+    Args:
+        array: the rows as they lie in the file, (B, …).
+        support: what every value must be.
+        name: what to call the file in an error.
+        rows: the numbers of the rows, (B,).
+        column_names: of a table.
+
+    Raises:
+        InputError: a value that is not finite, or not in the support.
+    """
+    try:
+        check_array(array, name, column_names)
+        x = converted(channels_first(array), support, name, column_names)
+    except InputError:
+        if len(array) == 1:
+            low, high = array.min(), array.max()
+            given = f"values from {low:g} to {high:g} in row {rows[0]} (counted from 0)"
+            remedy = "mend that row, or say another --support"
+            raise refuse(name, f"{support} data in every row", given, remedy) from None
+        for i in range(len(array)):
+            examples_at(array[i : i + 1], support, name, rows[i : i + 1], column_names)
+        raise
+    return torch.from_numpy(np.require(x, requirements=["C", "W"]))
 
 
 def column_name(index: int, names: Sequence[str] = ()) -> str:
@@ -241,6 +267,17 @@ def constant_columns(x: Array, column_names: Sequence[str]) -> list[str]:
     shown = ", ".join(f"column {column_name(int(i), column_names)}" for i in constant[:5])
     more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
     return [f"Never changing, so without information: {shown}{more}."]
+
+
+def labelled(
+    labels: Array | None, class_names: tuple[str, ...], num_rows: int, name: str
+) -> tuple[torch.Tensor | None, tuple[str, ...]]:
+    """Class indices (N,), or None, and names; labels with ``class_names`` are indices already."""
+    if labels is None:
+        return None, class_names
+    if class_names:
+        return torch.from_numpy(labels.astype(np.int64)), class_names
+    return class_indices(labels, num_rows, name)
 
 
 def class_indices(labels: Array, num_rows: int, name: str) -> tuple[torch.Tensor, tuple[str, ...]]:

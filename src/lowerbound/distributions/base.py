@@ -9,12 +9,13 @@ must be measured on the training set (the scale of the data) as buffers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from lowerbound.distributions.numerics import moments
 from lowerbound.distributions.support import (
     Binary,
     Counts,
@@ -120,25 +121,38 @@ class Likelihood(nn.Module, ABC):
                 "declare what the data are with --support, or correct them",
             )
 
-    def calibrate(self, x: Tensor) -> None:
+    def calibrate(self, x: Tensor | Iterable[Tensor]) -> None:
         """Measure the unit of real data and of counts on training examples ``x`` (N, *event).
+
+        Args:
+            x: the examples, or blocks of them that can be gone through more than once and hold
+                no value outside the support.
 
         Raises:
             InputError: data outside the support.
         """
-        self.check(x)
+        if isinstance(x, Tensor):
+            self.check(x)
         if not isinstance(self.support, Real | Counts):
             return
-        axes, unit_shape = self._measured_axes(), self._unit_shape()
-        x64 = self._on_axis(x.double())
-        self.shift.copy_(x64.mean(axes).reshape(unit_shape))
-        spread = x64.std(axes, correction=0).reshape(unit_shape)
+        unit_shape = self._unit_shape()
+        mean, variance = self._moments(x)
+        self.shift.copy_(mean.reshape(unit_shape))
+        spread = variance.sqrt().reshape(unit_shape)
         # A constant column has no unit of its own: it keeps 1, and its scale a floor.
         tiny = 1e-6 * self.shift.double().abs().clamp_min(1e-6)
         varies = spread > tiny
         self.scale.copy_(torch.where(varies, spread, torch.ones_like(spread)))
         if varies.any():
             self.typical.copy_(spread[varies].square().mean().sqrt())
+
+    def _moments(
+        self, x: Tensor | Iterable[Tensor], *, on_axis: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and variance per unit of examples, float64, where the unit is measured or not."""
+        blocks = (block.double() for block in ([x] if isinstance(x, Tensor) else x))
+        measured = (self._on_axis(block) for block in blocks) if on_axis else blocks
+        return moments(measured, self._measured_axes())
 
     def _on_axis(self, x: Tensor) -> Tensor:
         """``x`` where its unit is measured: counts by log(1 + x), which tames their long tail."""

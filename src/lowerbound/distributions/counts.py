@@ -23,7 +23,7 @@ References:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -150,12 +150,12 @@ class CountLikelihood(Likelihood):
         super().__init__(event_shape, support)
         self.register_buffer("log_mean", torch.zeros(self._unit_shape()))
 
-    def calibrate(self, x: Tensor) -> None:
+    def calibrate(self, x: Tensor | Iterable[Tensor]) -> None:
         """Measure also the mean counts of ``x`` (N, *event)."""
         super().calibrate(x)
-        size = x.shape[0]
+        size = len(x) if isinstance(x, Tensor) else sum(len(block) for block in x)
         # Half an event in N + 1 examples stands for a column that was never above zero.
-        mean = (x.double().mean(self._measured_axes()) * size + 0.5) / (size + 1)
+        mean = (self._moments(x, on_axis=False)[0] * size + 0.5) / (size + 1)
         self.log_mean.copy_(mean.log().reshape(self._unit_shape()))
 
     def _log_rate(self, raw: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ All work in any precision and are differentiable; none clamps a probability.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ __all__ = [
     "excess",
     "gamma_draw",
     "gamma_half_step",
+    "moments",
     "stirling_error",
 ]
 
@@ -34,6 +36,34 @@ def excess(u: Tensor) -> Tensor:
     """
     value: Tensor = _Excess.apply(u)  # type: ignore[no-untyped-call]
     return value
+
+
+def moments(blocks: Iterable[Tensor], axes: list[int]) -> tuple[Tensor, Tensor]:
+    """Mean and variance (over N, not N − 1) along ``axes`` of blocks (B, …), joined along B.
+
+    Those of two parts of n and m rows are joined without going back: with δ the difference of
+    their means, n var_n + m var_m + δ² n m / (n + m) are the squares about the mean of both.
+
+    References:
+        Chan, Golub and LeVeque, Updating Formulae and a Pairwise Algorithm, 1979.
+
+    >>> mean, variance = moments([torch.tensor([1.0, 2.0]), torch.tensor([6.0])], [0])
+    >>> float(mean), round(float(variance), 4)
+    (3.0, 4.6667)
+    """
+    count, mean, variance = 0, torch.zeros(()), torch.zeros(())
+    for block in blocks:
+        size = len(block)
+        new_mean, new_variance = block.mean(axes), block.var(axes, correction=0)
+        if not count:
+            count, mean, variance = size, new_mean, new_variance
+            continue
+        share, delta = size / (count + size), new_mean - mean
+        mean = mean + share * delta
+        within = (1 - share) * variance + share * new_variance
+        variance = within + share * (1 - share) * delta.square()
+        count += size
+    return mean, variance
 
 
 class _Excess(torch.autograd.Function):

@@ -127,11 +127,15 @@ class ProductLikelihood(Likelihood):
             for i, part in enumerate(self.parts)
         ]
 
-    def calibrate(self, x: Tensor) -> None:
-        """Measure the unit of each column on training examples ``x`` (N, D)."""
-        self.check(x)
+    def calibrate(self, x: Tensor | Iterable[Tensor]) -> None:
+        """Measure the unit of each column on training examples ``x`` (N, D), or blocks of them."""
+        if isinstance(x, Tensor):
+            self.check(x)
         for part, columns in self._groups():
-            part.calibrate(x.index_select(-1, columns))
+            if isinstance(x, Tensor):
+                part.calibrate(x.index_select(-1, columns))
+            else:  # of a table: the columns of one kind are few enough to be held
+                part.calibrate([block.index_select(-1, columns) for block in x])
 
     def standardized(self, x: Tensor) -> Tensor:
         """Each column as its own likelihood standardises it, (…, D)."""

@@ -8,7 +8,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -85,7 +85,7 @@ class ZeroInflatedLikelihood(Likelihood):
         self.counts = self.of(event_shape, support)
         self.num_outputs = self.of.num_outputs + 1
 
-    def calibrate(self, x: Tensor) -> None:
+    def calibrate(self, x: Tensor | Iterable[Tensor]) -> None:
         """Measure the unit of counts, and what their distribution needs."""
         super().calibrate(x)
         self.counts.calibrate(x)

@@ -9,25 +9,29 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lowerbound._shapes import num_elements
-from lowerbound.data import InMemorySplit
+from lowerbound.data import InMemorySplit, Split
+from lowerbound.engine import Engine
 from lowerbound.errors import refuse
 from lowerbound.models import Model
 
 __all__ = [
     "LogLikelihood",
     "RunningMean",
+    "as_split",
     "blocks",
+    "check_split",
     "context_of",
     "decoded_at_once",
     "judging",
     "paired_difference",
+    "shared",
     "standard_error",
 ]
 
@@ -100,6 +104,19 @@ def judging(model: Model) -> Iterator[None]:
         model.train(was_training)
 
 
+def check_split(model: Model, split: Split, name: str = "x") -> None:
+    """Refuse examples that do not fit a model: all in memory, else the first (see `Model.check`).
+
+    The values of examples on a disk are checked against their own support when they are read.
+    """
+    model.check(split.x if split.in_memory else split[slice(0, 1)][0], name)
+
+
+def as_split(x: Tensor | Split, context: Tensor | None = None) -> Split:
+    """Examples (B, *event) and their context as a split; a split, which has its own, as it is."""
+    return InMemorySplit(x, context) if isinstance(x, Tensor) else x
+
+
 def blocks(total: int, size: int) -> Iterator[slice]:
     """Consecutive slices of ``range(total)``, each of at most ``size``.
 
@@ -110,9 +127,24 @@ def blocks(total: int, size: int) -> Iterator[slice]:
         yield slice(first, min(first + size, total))
 
 
-def context_of(
-    model: Model, split: InMemorySplit, rows: Tensor | slice = slice(None)
-) -> Tensor | None:
+def shared(
+    engine: Engine, data: Split, estimate: Callable[[Split, int], LogLikelihood]
+) -> LogLikelihood:
+    """An estimate of every example, each process judging its share of them.
+
+    Args:
+        engine: the processes.
+        data: all examples.
+        estimate: of some consecutive ones, the first of which has the number that it is given.
+    """
+    if engine.world == 1:
+        return estimate(data, 0)
+    mine = engine.rows(len(data))
+    own = estimate(data.take(torch.arange(mine.start, mine.stop)), mine.start)
+    return LogLikelihood(*(engine.gather(values) for values in vars(own).values()))
+
+
+def context_of(model: Model, split: Split, rows: Tensor | slice = slice(None)) -> Tensor | None:
     """What the model is given beside the examples of ``rows``: (B, …) on its device, or None.
 
     Raises:

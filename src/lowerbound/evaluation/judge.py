@@ -5,29 +5,37 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lowerbound._random import permutation
 from lowerbound._shapes import num_elements
-from lowerbound.data import InMemorySplit
+from lowerbound.data import InMemorySplit, Split
 from lowerbound.engine import Engine
 from lowerbound.errors import refuse
-from lowerbound.evaluation.base import blocks, context_of, judging
+from lowerbound.evaluation.base import blocks, context_of, judging, shared
 from lowerbound.evaluation.likelihood import log_likelihood
 from lowerbound.models import Model
 
 __all__ = ["BATCH", "Judge", "subset"]
 
 BATCH = 500
+NUMBERS_IN_MEMORY = 2**25
 
 
-def subset(split: InMemorySplit, max_rows: int | None) -> InMemorySplit:
-    """At most ``max_rows`` rows, seeded, in order."""
+def subset(split: Split, max_rows: int | None) -> Split:
+    """At most ``max_rows`` rows, seeded, in order, in memory or on the disk as ``split`` is."""
     if max_rows is None or len(split) <= max_rows:
         return split
-    rows = permutation(len(split), "judged rows", 0)[:max_rows].sort().values
-    x, labels = split[rows]
-    return InMemorySplit(x, labels)
+    return split.take(permutation(len(split), "judged rows", 0)[:max_rows].sort().values)
+
+
+def small_in_memory(split: Split) -> Split:
+    """A split that is read again and again: in memory, unless it is large for that too."""
+    size = max(1, num_elements(split[slice(0, 1)][0].shape[1:]))
+    if split.in_memory or len(split) * size > NUMBERS_IN_MEMORY:
+        return split
+    return InMemorySplit(*split[slice(None)])
 
 
 class Judge:
@@ -46,7 +54,7 @@ class Judge:
 
     def __init__(
         self,
-        split: InMemorySplit,
+        split: Split,
         engine: Engine,
         max_rows: int,
         *,
@@ -55,8 +63,9 @@ class Judge:
     ) -> None:
         if num_samples < 1:
             raise refuse("num_samples", "at least 1", num_samples)
-        self.split = subset(split, max_rows).to(engine.device)
+        self.split = small_in_memory(subset(split, max_rows)).to(engine.device)
         self.engine, self.num_samples, self.importance = engine, num_samples, importance
+        self.rows = engine.rows(len(self.split))  # those that this process judges
         self.noise: dict[str, Tensor] | None = None
 
     def __call__(self, model: Model) -> dict[str, Any]:
@@ -74,22 +83,28 @@ class Judge:
         return {**means, "bits_per_dim": -means["bound"] / scale}
 
     def _elbo(self, model: Model) -> dict[str, float]:
+        first, size = self.rows.start, self.rows.stop - self.rows.start
         if self.noise is None:
-            self.noise = model.judging_noise(range(len(self.split)), self.num_samples)
+            self.noise = model.judging_noise(range(first, first + size), self.num_samples)
         sums: dict[str, Tensor] = {}
         with judging(model):
-            for rows in blocks(len(self.split), max(1, BATCH // self.num_samples)):
-                noise = {name: tensor[:, rows] for name, tensor in self.noise.items()}
+            for block in blocks(size, max(1, BATCH // self.num_samples)):
+                noise = {name: tensor[:, block] for name, tensor in self.noise.items()}
+                rows = slice(first + block.start, first + block.stop)
                 x, context = self.split[rows][0], context_of(model, self.split, rows)
                 bound = model.bound(x, context, num_samples=self.num_samples, noise=noise)
                 for name, term in {"bound": bound.value, **bound.terms()}.items():
                     sums[name] = sums.get(name, 0) + term.double().sum()
-        return {name: float(total) / len(self.split) for name, total in sums.items()}
+        totals = self.engine.sum(torch.stack(list(sums.values()))).tolist()
+        return {n: total / len(self.split) for n, total in zip(sums, totals, strict=True)}
 
     def _importance(self, model: Model) -> dict[str, float]:
-        context = context_of(model, self.split)
-        estimate = log_likelihood(
-            model, self.split.x, num_samples=self.num_samples, context=context
+        estimate = shared(
+            self.engine,
+            self.split,
+            lambda part, first: log_likelihood(
+                model, part, num_samples=self.num_samples, first=first
+            ),
         )
         return {
             "bound": float(estimate.value.mean()),

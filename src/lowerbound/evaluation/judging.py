@@ -17,13 +17,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lowerbound._shapes import num_elements
-from lowerbound.data import InMemorySplit, Source
+from lowerbound.data import Source, Split, replaced_examples
 from lowerbound.engine import Engine
-from lowerbound.errors import DivergedError, InputError, printable, refuse
+from lowerbound.errors import InputError, printable, refuse
 from lowerbound.evaluation.ais import annealed_importance_sampling
 from lowerbound.evaluation.base import (
-    LogLikelihood,
     blocks,
+    check_split,
     context_of,
     judging,
     standard_error,
@@ -32,13 +32,12 @@ from lowerbound.evaluation.diagnosis import diagnosis
 from lowerbound.evaluation.judge import BATCH, subset
 from lowerbound.evaluation.latents import are_active, latent_means, mutual_information
 from lowerbound.evaluation.likelihood import log_likelihood
-from lowerbound.evaluation.prior import has_prior, prior_monte_carlo
+from lowerbound.evaluation.nats import nats
 from lowerbound.files import FORMAT_VERSION, MAX_FILE_BYTES, atomic_output
 from lowerbound.models import Model, ProbabilisticPCA
 
 __all__ = ["evaluate", "load_scores", "scores"]
 
-BOUND_SAMPLES = 16
 LARGEST_FOR_PPCA = 4096
 AIS_ROWS = 100
 GIVEN = (
@@ -87,11 +86,14 @@ def evaluate(
         DivergedError: the bound is not finite.
     """
     started = time.perf_counter()
+    engine = engine or Engine(model.calibrated.device)
     data = subset(source.split(split), max_rows)
-    model.check(data.x, source.name)
     each: dict[str, Tensor] = {}
+    check_split(model, data, source.name)
     with judging(model):
-        result = _identity(model, source, split, data) | _nats(model, data, num_samples, each)
+        result = _identity(model, source, split, data) | nats(
+            model, data, num_samples, each, engine
+        )
         result |= _latents(model, data)
         active = result.pop("active")
         result["diagnosis"] = diagnosis(result, active)
@@ -99,7 +101,7 @@ def evaluate(
             result["ais"] = _annealed(model, data, ais, ais_chains, num_samples)
         result["baselines"] = _baselines(model, source, data) if baselines else {}
     given = [GIVEN] if model.context is not None and model.is_likelihood else []
-    result["notes"] = [*given, *model.notes(), *source.warnings]
+    result["notes"] = [*given, *model.notes(), *source.warnings, *replaced_examples(source)]
     result["seconds"] = time.perf_counter() - started
     if keep is not None and each:
         with atomic_output(keep) as temporary:
@@ -124,7 +126,7 @@ def load_scores(path: Path) -> dict[str, Tensor]:
     return each
 
 
-def _identity(model: Model, source: Source, split: str, data: InMemorySplit) -> dict[str, Any]:
+def _identity(model: Model, source: Source, split: str, data: Split) -> dict[str, Any]:
     """What was judged, on what."""
     return {
         "format_version": FORMAT_VERSION,
@@ -140,92 +142,16 @@ def _identity(model: Model, source: Source, split: str, data: InMemorySplit) -> 
     }
 
 
-def _nats(
-    model: Model, data: InMemorySplit, num_samples: int, each: dict[str, Tensor]
-) -> dict[str, Any]:
-    """The estimators of log p(x) and their decomposition, or why there are none.
-
-    The values of each example are put into ``each``.
-    """
-    names = ("prior_monte_carlo", "bound", "log_likelihood", "gap", "bits_per_dim")
-    result: dict[str, Any] = dict.fromkeys((*names, "rate_per_latent"))
-    if not model.is_likelihood:
-        return result | {"reason": "not a likelihood"}
-    part, each["bound"] = _bound(model, data, min(num_samples, BOUND_SAMPLES))
-    result |= part
-    bound = result["bound"]["value"]
-    if not math.isfinite(bound):
-        raise DivergedError(
-            "the bound of this model on these examples is not finite: its training diverged; "
-            "train again with a lower --learning-rate"
-        )
-    context = context_of(model, data)
-    estimate = log_likelihood(model, data.x, num_samples=num_samples, context=context)
-    each["log_likelihood"] = estimate.value
-    result["log_likelihood"] = _summary(estimate, None if model.closed_form else num_samples)
-    result["log_likelihood"]["kind"] = model.evidence_kind
-    if has_prior(model):
-        estimate = prior_monte_carlo(model, data.x, num_samples=num_samples, context=context)
-        result["prior_monte_carlo"] = _summary(estimate, num_samples)
-    if num_samples > 1:  # of one sample each, the difference is noise around zero
-        result["gap"] = result["log_likelihood"]["value"] - bound
-    result["bits_per_dim"] = -bound / (num_elements(model.event_shape) * math.log(2))
-    return result
-
-
-def _summary(estimate: LogLikelihood, num_samples: int | None) -> dict[str, Any]:
-    """Means over examples; without a number of samples nothing was drawn."""
-    size = float(estimate.effective_sample_size.mean())
-    return {
-        "value": float(estimate.value.mean()),
-        "standard_error": standard_error(estimate.value),
-        "num_samples": num_samples,
-        "effective_sample_size": None if num_samples is None else size,
-    }
-
-
-def _bound(model: Model, data: InMemorySplit, num_samples: int) -> tuple[dict[str, Any], Tensor]:
-    """The bound by ``num_samples`` estimates of one sample each, and the rate per latent.
-
-    Beside them the bound of each example (N,), nats.
-    """
-    device = model.calibrated.device
-    values, sums, details = [], dict[str, float](), dict[str, Tensor]()
-    for rows in blocks(len(data), BATCH):
-        x, context = data[rows][0].to(device), context_of(model, data, rows)
-        noise = model.judging_noise(range(rows.start, rows.stop), num_samples)
-        total = torch.zeros(num_samples, len(x), dtype=torch.float64)
-        for k in range(num_samples):
-            one = {name: t[k : k + 1] for name, t in noise.items()}
-            bound = model.bound(x, context, noise=one)
-            total[k] = bound.value.double().cpu()
-            for name, term in bound.terms().items():
-                sums[name] = sums.get(name, 0.0) + float(term.double().sum())
-            for name, part in bound.details.items():
-                details[name] = details.get(name, 0) + part.double().sum(0).cpu()
-        values.append(total)
-    value, count = torch.cat(values, 1), num_samples * len(data)  # (M, N)
-    spread = (value.var(0).sum() / num_samples).sqrt() / len(data) if num_samples > 1 else None
-    bound_of_all = {
-        "value": float(value.mean()),
-        "standard_error": standard_error(value.mean(0)),
-        "monte_carlo_error": None if spread is None else float(spread),
-        "terms": {name: total / count for name, total in sums.items()},
-    }
-    per_latent = [float(rate) / count for part in details.values() for rate in part]
-    return {"bound": bound_of_all, "rate_per_latent": per_latent or None}, value.mean(0)
-
-
 def _annealed(
-    model: Model, data: InMemorySplit, num_steps: int, num_chains: int, num_samples: int
+    model: Model, data: Split, num_steps: int, num_chains: int, num_samples: int
 ) -> dict[str, Any]:
     """Annealed importance sampling on some rows, beside L_K on the same ones."""
     some = subset(data, AIS_ROWS)
-    context = context_of(model, some)
+    x, context = some[slice(None)][0], context_of(model, some)
     estimate = annealed_importance_sampling(
-        model, some.x, num_steps=num_steps, num_chains=num_chains, context=context
+        model, x, num_steps=num_steps, num_chains=num_chains, context=context
     )
-    same = log_likelihood(model, some.x, num_samples=num_samples, context=context).value
+    same = log_likelihood(model, some, num_samples=num_samples).value
     return {
         "value": float(estimate.value.mean()),
         "standard_error": standard_error(estimate.value),
@@ -237,7 +163,7 @@ def _annealed(
     }
 
 
-def _latents(model: Model, data: InMemorySplit) -> dict[str, Any]:
+def _latents(model: Model, data: Split) -> dict[str, Any]:
     """Reconstruction error and what the latents carry, where there is an encoder."""
     names = ("reconstruction_mse", "active_units", "latent_dim", "mutual_information", "active")
     if not model.has_encoder:
@@ -258,7 +184,7 @@ def _latents(model: Model, data: InMemorySplit) -> dict[str, Any]:
     }
 
 
-def _baselines(model: Model, source: Source, data: InMemorySplit) -> dict[str, Any]:
+def _baselines(model: Model, source: Source, data: Split) -> dict[str, Any]:
     """Probabilistic PCA with as many latents, where the data give it a sigma of its own."""
     size, k = num_elements(model.event_shape), getattr(model, "latent_dim", None)
     if not model.is_likelihood or isinstance(model, ProbabilisticPCA):
@@ -269,7 +195,7 @@ def _baselines(model: Model, source: Source, data: InMemorySplit) -> dict[str, A
     ppca.fit_exactly(source)
     if ppca.floored or len(source.train) <= ppca.latent_dim + 1:
         return {}
-    value = float(log_likelihood(ppca, data.x).value.mean())
+    value = float(log_likelihood(ppca, data).value.mean())
     kind, k = ppca.evidence_kind, ppca.latent_dim
     return {"ppca": {"log_likelihood": value, "kind": kind, "latent_dim": k}}
 

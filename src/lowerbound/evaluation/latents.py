@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lowerbound._random import generator_for
-from lowerbound.data import InMemorySplit
+from lowerbound.data import Split
 from lowerbound.distributions import DiagonalGaussian
 from lowerbound.evaluation.base import blocks, context_of, judging
 from lowerbound.models import Model
@@ -27,7 +27,7 @@ MAX_POSTERIORS = 2000
 LOG_2PI = math.log(2 * math.pi)
 
 
-def latent_means(model: Model, split: InMemorySplit, max_rows: int | None = None) -> Tensor:
+def latent_means(model: Model, split: Split, max_rows: int | None = None) -> Tensor:
     """E_q[z] of the first ``max_rows`` examples of a split: (N, d), on the CPU."""
     device, total = model.calibrated.device, min(len(split), max_rows or len(split))
     with judging(model):
@@ -58,7 +58,7 @@ def num_active_units(means: Tensor) -> int:
     return int(are_active(means).sum())
 
 
-def mutual_information(model: Model, split: InMemorySplit, seed: int = 0) -> float | None:
+def mutual_information(model: Model, split: Split, seed: int = 0) -> float | None:
     """I_q(x; z) of up to 2,000 examples in nats: what z tells about which example it came from.
 
         I = E_x KL(q(z|x) ‖ p(z)) − KL(q(z) ‖ p(z)) = E_x E_{q(z|x)} [log q(z|x) − log q(z)]

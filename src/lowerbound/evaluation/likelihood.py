@@ -17,8 +17,18 @@ import torch
 from torch import Tensor
 
 from lowerbound._random import generator_for
+from lowerbound.data import Split
 from lowerbound.errors import refuse
-from lowerbound.evaluation.base import LogLikelihood, RunningMean, blocks, decoded_at_once, judging
+from lowerbound.evaluation.base import (
+    LogLikelihood,
+    RunningMean,
+    as_split,
+    blocks,
+    check_split,
+    context_of,
+    decoded_at_once,
+    judging,
+)
 from lowerbound.models import Model, concatenate_noise
 
 __all__ = ["exact_log_likelihood", "join", "log_likelihood"]
@@ -26,20 +36,22 @@ __all__ = ["exact_log_likelihood", "join", "log_likelihood"]
 
 def log_likelihood(
     model: Model,
-    x: Tensor,
+    x: Tensor | Split,
     *,
     num_samples: int = 1000,
     context: Tensor | None = None,
     seed: int = 0,
+    first: int = 0,
 ) -> LogLikelihood:
     """Importance-sampled log p(x) of each example.
 
     Args:
         model: a model with importance weights, or with a closed form.
-        x: examples (B, *event) in the units of the source.
+        x: examples (B, *event) in the units of the source, or a split of them.
         num_samples: K, samples per example.
-        context: (B, …) or None.
-        seed: example i sees the samples of (seed, i), whatever else is judged with it.
+        context: (B, …) or None, beside examples; a split has its own.
+        seed: example i sees the samples of (seed, first + i), whatever is judged with it.
+        first: number of the first example.
 
     Returns:
         A `LogLikelihood` of (B,) tensors in nats on the CPU, float64.
@@ -50,30 +62,32 @@ def log_likelihood(
     """
     if num_samples < 1:
         raise refuse("num_samples", "at least 1", num_samples)
-    model.check(x)
+    split = as_split(x, context)
+    check_split(model, split)
     with judging(model):
         if model.closed_form:
-            return exact_log_likelihood(model, x, num_samples, context)
+            return exact_log_likelihood(model, split, num_samples)
         # Made beforehand: a small tensor kept per block would leave the large ones that are freed
         # around it in pieces that fit no other, and memory would grow with the examples.
-        result = LogLikelihood(*torch.empty(3, len(x), dtype=torch.float64))
+        result = LogLikelihood(*torch.empty(3, len(split), dtype=torch.float64))
         device = model.calibrated.device
-        for rows in blocks(len(x), max(1, decoded_at_once(model) // num_samples)):
-            given = None if context is None else context[rows].to(device)
-            judged = _judged(model, x[rows].to(device), given, rows, num_samples, seed)
+        for rows in blocks(len(split), max(1, decoded_at_once(model) // num_samples)):
+            some, given = split[rows][0].to(device), context_of(model, split, rows)
+            numbers = range(first + rows.start, first + rows.stop)
+            judged = _judged(model, some, given, numbers, num_samples, seed)
             for name, values in vars(judged).items():
                 getattr(result, name)[rows] = values
         return result
 
 
 def exact_log_likelihood(
-    model: Model, x: Tensor, num_samples: int = 1, context: Tensor | None = None
+    model: Model, x: Tensor | Split, num_samples: int = 1, context: Tensor | None = None
 ) -> LogLikelihood:
     """The bound of a model that has it in closed form: nothing is drawn, nothing is uncertain."""
-    device, parts = model.calibrated.device, []
-    for rows in blocks(len(x), 512):
-        given = None if context is None else context[rows].to(device)
-        value = model.bound(x[rows].to(device), given).value.double().cpu()
+    split, device, parts = as_split(x, context), model.calibrated.device, []
+    for rows in blocks(len(split), 512):
+        given = context_of(model, split, rows)
+        value = model.bound(split[rows][0].to(device), given).value.double().cpu()
         full = torch.full_like(value, num_samples)
         parts.append(LogLikelihood(value, torch.zeros_like(value), full))
     return join(parts)
@@ -87,13 +101,11 @@ def join(parts: Sequence[LogLikelihood]) -> LogLikelihood:
 
 
 def _judged(
-    model: Model, x: Tensor, context: Tensor | None, rows: slice, num_samples: int, seed: int
+    model: Model, x: Tensor, context: Tensor | None, numbers: range, num_samples: int, seed: int
 ) -> LogLikelihood:
-    """The estimate of a block of rows."""
+    """The estimate of a block of examples of these numbers."""
     device = model.calibrated.device
-    generators = [
-        generator_for("judge", seed, row, device=device) for row in range(rows.start, rows.stop)
-    ]
+    generators = [generator_for("judge", seed, number, device=device) for number in numbers]
     mean = RunningMean(len(x), device)
     for block in blocks(num_samples, max(1, decoded_at_once(model) // len(x))):
         size = block.stop - block.start

@@ -15,19 +15,33 @@ correlated.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from lowerbound._random import generator_for
+from lowerbound._shapes import num_elements
+from lowerbound.data import Split
 from lowerbound.errors import InputError, refuse
-from lowerbound.evaluation.base import LogLikelihood, RunningMean, blocks, decoded_at_once, judging
+from lowerbound.evaluation.base import (
+    LogLikelihood,
+    RunningMean,
+    as_split,
+    blocks,
+    check_split,
+    context_of,
+    decoded_at_once,
+    judging,
+)
+from lowerbound.evaluation.likelihood import join
 from lowerbound.models import Model
 from lowerbound.models.priors import Prior
 
 __all__ = ["has_prior", "prior_monte_carlo"]
 
+NUMBERS_IN_MEMORY = 2**25
 CODES_AT_ONCE = 256  # fixed, so that the codes do not depend on the machine
 
 
@@ -38,7 +52,7 @@ def has_prior(model: Model) -> bool:
 
 def prior_monte_carlo(
     model: Model,
-    x: Tensor,
+    x: Tensor | Split,
     *,
     num_samples: int = 1000,
     context: Tensor | None = None,
@@ -48,9 +62,9 @@ def prior_monte_carlo(
 
     Args:
         model: a model with a prior and a decoder.
-        x: examples (B, *event) in the units of the source.
+        x: examples (B, *event) in the units of the source, or a split of them.
         num_samples: m, draws from the prior, shared by the examples of one context.
-        context: (B, …) or None; m codes are decoded for each that is different.
+        context: (B, …) or None, beside examples; m codes are decoded for each different one.
         seed: of the draws.
 
     Returns:
@@ -63,7 +77,14 @@ def prior_monte_carlo(
         raise refuse("num_samples", "at least 1", num_samples)
     if not has_prior(model):
         raise InputError(f"a model of kind '{model.name}' has no prior to draw latents from")
-    model.check(x)
+    split = as_split(x, context)
+    check_split(model, split)
+    most = max(1, NUMBERS_IN_MEMORY // num_elements(model.event_shape))
+    if not split.in_memory and len(split) > most:
+        judged = partial(prior_monte_carlo, model, num_samples=num_samples, seed=seed)
+        parts = (split[rows] for rows in blocks(len(split), most))
+        return join([judged(x, context=c) for x, c in parts])  # the codes are the same
+    x, context = split[slice(None)][0], context_of(model, split)
     device, prior = model.calibrated.device, cast(Prior, model.prior)
     examples = x.to(device)
     examples = examples if examples.is_floating_point() else examples.float()

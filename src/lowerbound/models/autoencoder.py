@@ -25,7 +25,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lowerbound.data import Source
+from lowerbound.data import Source, measured
 from lowerbound.distributions import GaussianLikelihood, Real, Support
 from lowerbound.errors import refuse
 from lowerbound.models.coder import Coder, Point
@@ -121,4 +121,4 @@ class Autoencoder(Coder):
         return Point(self.head(self.decoder(z)).mean, len(self.event_shape))
 
     def _calibrate(self, source: Source) -> None:
-        self.head.calibrate(source.train.x)
+        self.head.calibrate(measured(source.train))

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from lowerbound._random import permutation
 from lowerbound._shapes import num_elements, shown_shape
-from lowerbound.data import Source
+from lowerbound.data import Source, measured
 from lowerbound.distributions import (
     DiagonalGaussian,
     Distribution,
@@ -294,7 +294,7 @@ class VAE(Model):
         return p.mean if mean else p.sample(generator)
 
     def _calibrate(self, source: Source) -> None:
-        self.likelihood.calibrate(source.train.x)
+        self.likelihood.calibrate(measured(source.train))
 
     @torch.no_grad()
     def settle(self, source: Source) -> None:

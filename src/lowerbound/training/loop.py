@@ -20,7 +20,7 @@ from lowerbound._shapes import num_elements
 from lowerbound.config import TrainingConfig
 from lowerbound.data import Source
 from lowerbound.engine import Engine, make_engine
-from lowerbound.errors import DivergedError, Interrupted, refuse
+from lowerbound.errors import DivergedError, Interrupted
 from lowerbound.evaluation import Judge
 from lowerbound.launch import heartbeat
 from lowerbound.models import Model, concatenate_noise
@@ -102,9 +102,15 @@ def fit_model(
         return History()
 
     # --- state, and the order of everything random
-    batch_size = _batch_size(config, source, engine)
-    rows = engine.rows(batch_size)
-    batches = Batches(source.train, batch_size, config.seed, engine.device, rows)
+    batches = Batches(
+        source.train,
+        config.batch_size,
+        config.seed,
+        engine.device,
+        rank=engine.rank,
+        world=engine.world,
+    )
+    batch_size, rows = batches.batch_size, slice(batches.first, batches.last)
     length = Length.of(config, batches.num_batches)
     step_module = Step(
         model,
@@ -229,17 +235,6 @@ def training_noise(
         whole = inner == slice(0, taken.stop - taken.start)
         parts.append(noise if whole else {name: eps[:, inner] for name, eps in noise.items()})
     return parts[0] if len(parts) == 1 else concatenate_noise(parts)
-
-
-def _batch_size(config: TrainingConfig, source: Source, engine: Engine) -> int:
-    """The global batch: as asked for, or what the data have, in equal shares."""
-    size = min(config.batch_size, len(source.train))
-    if size < engine.world or (size == config.batch_size and size % engine.world):
-        required = (
-            f"a multiple of the {engine.world} devices, at most {len(source.train)} examples"
-        )
-        raise refuse("batch_size", required, config.batch_size)
-    return size - size % engine.world
 
 
 def _refuse_divergence(position: Position, folder: Path | None) -> None:

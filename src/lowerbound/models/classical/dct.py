@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from lowerbound._shapes import num_elements
-from lowerbound.data import Source
+from lowerbound.data import Source, measured
 from lowerbound.distributions import Support
 from lowerbound.errors import refuse
 from lowerbound.models.classical.moments import mean_of, vectors
@@ -103,7 +103,7 @@ class DCTCoder(Coder):
     @torch.no_grad()
     def fit_exactly(self, source: Source) -> bool:
         """Measure the mean, and keep the coefficients of largest variance, largest first."""
-        x = source.train.x
+        x = measured(source.train)
         self.mu.copy_(mean_of(x, self.mu))
         variance = torch.zeros_like(self.mu)
         for block in vectors(x, self.mu):

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from lowerbound._shapes import num_elements
-from lowerbound.data import Source
+from lowerbound.data import Source, held
 from lowerbound.distributions import Support
 from lowerbound.errors import refuse
 from lowerbound.models.classical.moments import covariance_of, mean_of, vectors
@@ -111,7 +111,8 @@ class LinearDiscriminants(Coder):
     def fit_exactly(self, source: Source) -> bool:
         """Whiten what is within classes, and take the principal directions of their means."""
         self._calibrate(source)
-        x, labels = source.train.x, source.train.labels
+        train = held(source.train)
+        x, labels = train.x, train.labels
         assert labels is not None
         # The two parts of the covariance.
         mean = mean_of(x, self.mu)

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from lowerbound._random import permutation
 from lowerbound._shapes import num_elements
-from lowerbound.data import Source
+from lowerbound.data import Source, held
 from lowerbound.distributions import Support
 from lowerbound.errors import refuse
 from lowerbound.models.base import Draw, Model
@@ -163,7 +163,7 @@ class GaussianMixture(Model):
     def fit_exactly(self, source: Source) -> bool:
         """Expectation maximisation, from the clusters of k-means, until the bound stands still."""
         self._calibrate(source)
-        x = source.train.x
+        x = held(source.train).x
         blur = self._blur(x)
         rows = permutation(len(x), "start of EM", int(self.start))[: self.ROWS_TO_START]
         self._maximise(x[rows.to(x.device)], self._clusters(x[rows.to(x.device)]), blur)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from lowerbound._shapes import num_elements
-from lowerbound.data import Source
+from lowerbound.data import Source, measured
 from lowerbound.distributions import DiagonalGaussian, Support, kl_gaussian
 from lowerbound.errors import refuse
 from lowerbound.models.base import Draw, Model
@@ -111,8 +111,9 @@ class ProbabilisticPCA(Model):
     @torch.no_grad()
     def fit_exactly(self, source: Source) -> bool:
         """Maximum likelihood from the eigenvectors of the training covariance."""
-        mean = mean_of(source.train.x, self.mu)
-        covariance = covariance_of(source.train.x, mean)
+        x = measured(source.train)
+        mean = mean_of(x, self.mu)
+        covariance = covariance_of(x, mean)
         mean = mean + 0.5 * self.width
         covariance.diagonal().add_(UNIFORM_VARIANCE * self.width)
         eigenvalues, vectors = torch.linalg.eigh(covariance)

@@ -1,0 +1,119 @@
+"""The estimators of log p(x) of a data set: the bound and its terms, L_K, prior Monte Carlo."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowerbound._shapes import num_elements
+from lowerbound.data import Split
+from lowerbound.engine import Engine
+from lowerbound.errors import DivergedError
+from lowerbound.evaluation.base import LogLikelihood, blocks, context_of, shared, standard_error
+from lowerbound.evaluation.judge import BATCH
+from lowerbound.evaluation.likelihood import log_likelihood
+from lowerbound.evaluation.prior import has_prior, prior_monte_carlo
+from lowerbound.models import Model
+
+__all__ = ["nats"]
+
+BOUND_SAMPLES = 16
+DETAIL = "per group of "
+
+
+def nats(
+    model: Model, data: Split, num_samples: int, each: dict[str, Tensor], engine: Engine
+) -> dict[str, Any]:
+    """The estimators of log p(x) and their decomposition, or why there are none.
+
+    Args:
+        model: in eval mode.
+        data: the examples, shared by the processes of ``engine``.
+        num_samples: K.
+        each: is given the values of each example, (N,), nats.
+        engine: the processes.
+
+    Raises:
+        DivergedError: the bound is not finite.
+    """
+    names = ("prior_monte_carlo", "bound", "log_likelihood", "gap", "bits_per_dim")
+    result: dict[str, Any] = dict.fromkeys((*names, "rate_per_latent"))
+    if not model.is_likelihood:
+        return result | {"reason": "not a likelihood"}
+    part, each["bound"] = _bound(model, data, min(num_samples, BOUND_SAMPLES), engine)
+    result |= part
+    bound = result["bound"]["value"]
+    if not math.isfinite(bound):
+        raise DivergedError(
+            "the bound of this model on these examples is not finite: its training diverged; "
+            "train again with a lower --learning-rate"
+        )
+    estimate = shared(
+        engine,
+        data,
+        lambda some, first: log_likelihood(model, some, num_samples=num_samples, first=first),
+    )
+    each["log_likelihood"] = estimate.value
+    result["log_likelihood"] = _summary(estimate, None if model.closed_form else num_samples)
+    result["log_likelihood"]["kind"] = model.evidence_kind
+    if has_prior(model):
+        estimate = shared(
+            engine,
+            data,
+            lambda some, first: prior_monte_carlo(model, some, num_samples=num_samples),
+        )
+        result["prior_monte_carlo"] = _summary(estimate, num_samples)
+    if num_samples > 1:  # of one sample each, the difference is noise around zero
+        result["gap"] = result["log_likelihood"]["value"] - bound
+    result["bits_per_dim"] = -bound / (num_elements(model.event_shape) * math.log(2))
+    return result
+
+
+def _summary(estimate: LogLikelihood, num_samples: int | None) -> dict[str, Any]:
+    """Means over examples; without a number of samples nothing was drawn."""
+    size = float(estimate.effective_sample_size.mean())
+    return {
+        "value": float(estimate.value.mean()),
+        "standard_error": standard_error(estimate.value),
+        "num_samples": num_samples,
+        "effective_sample_size": None if num_samples is None else size,
+    }
+
+
+def _bound(
+    model: Model, data: Split, num_samples: int, engine: Engine
+) -> tuple[dict[str, Any], Tensor]:
+    """The bound by ``num_samples`` estimates of one sample each, and the rate per latent.
+
+    Beside them the bound of each example (N,), nats.
+    """
+    device, mine = model.calibrated.device, engine.rows(len(data))
+    values, sums = [], dict[str, Tensor]()
+    for block in blocks(mine.stop - mine.start, BATCH):
+        rows = slice(mine.start + block.start, mine.start + block.stop)
+        x, context = data[rows][0].to(device), context_of(model, data, rows)
+        noise = model.judging_noise(range(rows.start, rows.stop), num_samples)
+        total = torch.zeros(len(x), num_samples, dtype=torch.float64)
+        for k in range(num_samples):
+            one = {name: t[k : k + 1] for name, t in noise.items()}
+            bound = model.bound(x, context, noise=one)
+            total[:, k] = bound.value.double().cpu()
+            parts = {**bound.terms(), **{f"{DETAIL}{n}": d for n, d in bound.details.items()}}
+            for name, term in parts.items():
+                sums[name] = sums.get(name, 0) + term.double().sum(0).cpu()
+        values.append(total)
+    value, count = engine.gather(torch.cat(values)), num_samples * len(data)  # (N, M)
+    means = {name: engine.sum(total) / count for name, total in sums.items()}
+    spread = (value.var(1).sum() / num_samples).sqrt() / len(data) if num_samples > 1 else None
+    details = [mean.tolist() for name, mean in means.items() if name.startswith(DETAIL)]
+    bound_of_all = {
+        "value": float(value.mean()),
+        "standard_error": standard_error(value.mean(1)),
+        "monte_carlo_error": None if spread is None else float(spread),
+        "terms": {n: float(mean) for n, mean in means.items() if not n.startswith(DETAIL)},
+    }
+    per_latent = [rate for rates in details for rate in rates]
+    return {"bound": bound_of_all, "rate_per_latent": per_latent or None}, value.mean(1)
