@@ -87,9 +87,10 @@ class ManyDevices(Engine):
     """
 
     def __init__(self, device: torch.device, devices: int) -> None:
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         from lightning_fabric import Fabric
         from lightning_fabric.strategies.ddp import DDPStrategy
+
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
         timeout = timedelta(seconds=float(os.environ.get("LOWERBOUND_TIMEOUT", SECONDS_TO_WAIT)))
         # Buffers follow from the data and the weights and are the same everywhere already.

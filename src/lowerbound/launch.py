@@ -92,7 +92,7 @@ def _verdict(died: dict[int, int], folder: Path) -> int:
             file=sys.stderr,
         )
         return LOST
-    if rank:
+    if rank and died.get(0) != code:  # else the first has said the same
         heard = (folder / f"{rank}.heard").read_text(errors="replace").strip().splitlines()
         print("\n".join(heard[-1:]), file=sys.stderr)
     return code
