@@ -1,4 +1,4 @@
-"""A long run takes no more of anything than a short one, and a save no more than a second state."""
+"""A long run takes no more of anything than a short one; a save, hardly any memory at all."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_two_thousand_steps_leak_nothing(tmp_path, monkeypatch):
     assert rise <= 0.1  # a row of the log per validation, and nothing else
 
 
-def test_a_save_needs_no_more_memory_than_a_second_copy_of_the_state(tmp_path):
+def test_a_save_needs_no_second_copy_of_the_state(tmp_path):
     chosen = torch.Generator().manual_seed(0)
     group = {str(i): torch.randn(250_000, generator=chosen) for i in range(4)}
     twice = {f"{k}/{f}": v.clone() for k, v in group.items() for f in ("a", "b")}
@@ -81,7 +81,7 @@ def test_a_save_needs_no_more_memory_than_a_second_copy_of_the_state(tmp_path):
     save_checkpoint(tmp_path, 1, state, {})
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert 0.1 * size < peak < 1.05 * size
+    assert peak < 0.05 * size
 
 
 def test_training_leaves_no_file_open_and_no_thread(tmp_path):
