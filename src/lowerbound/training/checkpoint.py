@@ -246,7 +246,7 @@ def _manifest(path: Path) -> dict[str, Any]:
 def _read(path: Path, name: str) -> bytes:
     """The bytes of a member, which must be a plain file in a plain folder."""
     member = path / name
-    if Path(name).name != name or path.is_symlink() or member.is_symlink():
+    if path.is_symlink() or member.is_symlink():
         raise _damaged(path, f"{printable(name)} is not a plain file")
     try:
         return member.read_bytes()
