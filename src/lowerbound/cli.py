@@ -46,7 +46,7 @@ def run_command_line(args: Sequence[str]) -> int:
     """Run one command and give its exit code; errors are one line on standard error."""
     debug = "--debug" in args
     try:
-        with _termination_as_interrupt():
+        with _leaving_when_asked():
             return _dispatch(list(args))
     except Interrupted as asked:  # what was asked for is no error
         print(f"{PROGRAM}: {printable(asked, 600)}", file=sys.stderr)
@@ -77,20 +77,39 @@ def run_command_line(args: Sequence[str]) -> int:
 
 
 @contextlib.contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Make SIGTERM leave as Ctrl-C does, through every clean-up; a training loop saves first."""
+def _leaving_when_asked() -> Iterator[None]:
+    """Make SIGTERM leave as Ctrl-C does, through every clean-up; a training loop saves first.
 
-    def leave(number: int, frame: object) -> None:
-        raise KeyboardInterrupt(number)
-
+    What a signal raises inside a finaliser is swallowed by the interpreter: it is raised again.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, leave)
+    asked: list[int] = []
+
+    def leave(number: int, frame: object) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt(asked[0])
+
+    def swallowed(what: Any) -> None:
+        if isinstance(what.exc_value, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            hook(what)
+
+    before = {n: signal.signal(n, leave) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    hook, sys.unraisablehook = sys.unraisablehook, swallowed
     try:
         yield
+    except Exception as error:
+        if asked:  # an import that is interrupted says that it failed
+            raise KeyboardInterrupt(asked[0]) from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(message: str, code: int) -> int:

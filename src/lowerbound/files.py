@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +55,28 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_flushed(path: Path, content: bytes) -> None:
-    """Write a new file and flush it.
+def write_flushed(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, Any]:
+    """Write a new file piece by piece, and flush it.
+
+    Returns:
+        Its ``size`` in bytes and its ``sha256``, as they should be read back.
 
     Raises:
         OSError: the disk refused, or something is at ``path`` already.
     """
+    digest, size = hashlib.sha256(), 0
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        rest = memoryview(content)
-        while rest:  # a write may take less than it is given
-            rest = rest[os.write(descriptor, rest) :]
+        for piece in pieces:
+            digest.update(piece)
+            size += len(piece)
+            rest = memoryview(piece)
+            while rest:  # a write may take less than it is given
+                rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    return {"size": size, "sha256": digest.hexdigest()}
 
 
 def not_written(what: str, path: Path, size: str, error: OSError, remedy: str) -> ResourceError:

@@ -21,8 +21,9 @@ def _server() -> Any:
     known = [str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(known).rstrip(os.pathsep)
     context = multiprocessing.get_context("forkserver")
-    modules = ["pytest", "torch", "lowerbound.run", "lowerbound.cli", "tests.reliability.tiny"]
-    context.set_forkserver_preload([*modules, "tests.reliability.disk", __name__])
+    ours = ["lowerbound.run", "lowerbound.cli", "tests.reliability.tiny", __name__]
+    theirs = ["pytest", "torch", "torch._dynamo", "pydantic", "rich.progress", "tyro", "yaml"]
+    context.set_forkserver_preload([*theirs, *ours])
     return context
 
 

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from lowerbound.training import checkpoint
 from lowerbound.training.checkpoint import (
     checkpoints_of,
     load_newest,
@@ -59,6 +60,8 @@ def test_a_kill_before_any_call_leaves_the_old_checkpoint_or_the_new(how, tmp_pa
         assert (found and found.state["step"]) in (old, new), number
         assert rejected == [] or how == "damaged"
         assert not [p for p in (run / "checkpoints").glob(".*")]
+        for path in checkpoints_of(run) if how != "damaged" else ():
+            checkpoint._verified(path)  # none is half deleted
         save_and_prune(run, new + 10, best_step=10)  # and the run goes on
         assert load_newest(run)[0].state["step"] == new + 10
         shutil.rmtree(run)

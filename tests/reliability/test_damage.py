@@ -8,6 +8,8 @@ import shutil
 from collections import Counter
 
 import pytest
+import torch
+from safetensors.torch import load
 
 from lowerbound.build import create_model
 from lowerbound.cli import run_command_line
@@ -16,6 +18,7 @@ from lowerbound.errors import CheckpointError, InputError
 from lowerbound.run import RunConfig
 from lowerbound.training import checkpoint, fit_model
 from lowerbound.training.checkpoint import checkpoints_of, load_newest, save_checkpoint
+from lowerbound.training.tensors import DTYPES, pieces_of
 from tests.reliability.tiny import contents, small_state, tiny_source
 
 FILES = (
@@ -47,6 +50,26 @@ def test_what_was_saved_is_loaded(tmp_path):
         assert {k: v.tolist() for k, v in found.tensors[name].items()} == {
             k: v.tolist() for k, v in group.items()
         }
+
+
+def test_tensors_of_every_kind_are_read_back_by_the_library_of_the_format():
+    chosen = torch.Generator().manual_seed(0)
+    group = {
+        str(dtype): torch.randint(0, 2, (3, 5), generator=chosen).to(dtype) for dtype in DTYPES
+    }
+    group |= {
+        "scalar": torch.tensor(1.5),
+        "empty": torch.zeros(0, 4),
+        'a "name"\n é': torch.ones(1),
+    }
+    group |= {"turned": group["torch.float32"].t(), "tied": group["torch.float32"]}
+    group["learned"] = torch.nn.Parameter(torch.ones(7))
+    loaded = load(b"".join(pieces_of(group)))
+    assert loaded.keys() == group.keys()
+    for name, tensor in group.items():
+        assert (loaded[name].dtype, loaded[name].shape) == (tensor.dtype, tensor.shape)
+        assert torch.equal(loaded[name], tensor)
+    assert load(b"".join(pieces_of({}))) == {}
 
 
 def byte_class(name, content, at):

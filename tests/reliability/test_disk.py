@@ -166,7 +166,7 @@ def test_a_disk_that_fills_up_during_training_is_exit_code_4(tmp_path, capsys, m
     count = [0]
 
     def react(number, call, path):
-        if call == "write" and path.endswith("optimizer.safetensors"):
+        if call == "open" and path.endswith("optimizer.safetensors"):
             count[0] += 1
             if count[0] != 3:
                 return

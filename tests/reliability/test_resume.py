@@ -69,6 +69,21 @@ def test_a_resume_anywhere_ends_with_the_same_bits_and_rows(whole, place, tmp_pa
     assert steps == list(range(1, NUM_STEPS + 1))
 
 
+def test_the_best_weights_before_a_stop_are_those_of_the_end(tmp_path, monkeypatch):
+    """A judge that likes the first weights best, so that the best lie behind every resume."""
+    real = loop.Judge.__call__
+    monkeypatch.setattr(
+        loop.Judge, "__call__", lambda *args: (row := real(*args)) | {"bound": -row["bound"]}
+    )
+    monkeypatch.setattr(checkpoint, "KEEP_LAST", 1000)
+    train_here(tmp_path / "whole")
+    assert load_newest(tmp_path / "whole")[0].state["position"]["best_step"] == 3
+    after = tmp_path / "whole" / "checkpoints" / "step-00000030"
+    shutil.copytree(after, tmp_path / "again" / "checkpoints" / after.name)
+    train_here(tmp_path / "again")
+    assert tensor_digests(tmp_path / "again") == tensor_digests(tmp_path / "whole")
+
+
 def test_a_torn_row_is_cut_and_the_rows_before_it_are_kept(undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "run")
     path = tmp_path / "run" / "metrics.jsonl"

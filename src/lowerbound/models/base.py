@@ -98,7 +98,12 @@ class Model(nn.Module, ABC):
         noise: Noise | None,
         generator: torch.Generator | None,
     ) -> Noise:
-        """The noise that was given, drawn by the generator, or the judging noise of seed 0."""
+        """The noise that was given, drawn by the generator, or the judging noise of seed 0.
+
+        Raises:
+            InputError: examples of another shape, which no network should be asked about.
+        """
+        self.check_shape(x)
         if noise is not None:
             return noise
         if generator is not None:
@@ -230,17 +235,21 @@ class Model(nn.Module, ABC):
 
     def check(self, x: Tensor, name: str = "x") -> None:
         """Refuse examples of another shape, or of values that the support does not hold."""
-        if tuple(x.shape[1:]) != self.event_shape:
-            raise refuse(
-                name,
-                f"examples of shape {shown_shape(self.event_shape)}",
-                shown_shape(x.shape[1:]) or "scalars",
-                "use the data, or the --image-size, that the model was trained with",
-            )
+        self.check_shape(x, name)
         if not self.support.contains(x):
             raise refuse(
                 name,
                 f"{self.support} data",
                 f"values from {float(x.min()):g} to {float(x.max()):g}",
                 "prepare the data as for training (--binarize, --support)",
+            )
+
+    def check_shape(self, x: Tensor, name: str = "x") -> None:
+        """Refuse examples of another shape: a network would say less of it, or nothing at all."""
+        if tuple(x.shape[1:]) != self.event_shape:
+            raise refuse(
+                name,
+                f"examples of shape {shown_shape(self.event_shape)}",
+                shown_shape(x.shape[1:]) or "scalars",
+                "use the data, or the --image-size, that the model was trained with",
             )

@@ -91,6 +91,7 @@ class Coder(Model):
         Not nats, and no bound on anything: it has the form that training maximises. The error is
         summed over dimensions, as the reconstruction term of a likelihood would be.
         """
+        self.check_shape(x)
         decoded = self.decode(self.encode(x, context).mean, context).mean
         lost = (x.to(decoded.dtype) - decoded) / self.unit()
         error = sum_event(lost.square(), len(self.event_shape))

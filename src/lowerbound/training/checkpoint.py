@@ -8,8 +8,8 @@
 A reader trusts nothing but the manifest: it verifies every byte, newest first, says which
 checkpoints it had to reject, and falls back. The order of writing (files, flush, manifest, flush,
 rename, flush the parent) is what makes a crash at any point leave the old state or the new one.
-A file is serialised, written and forgotten before the next one, so that saving takes no more
-memory than a second copy of the state.
+Tensors are written as they lie in memory, piece by piece: a save needs no second copy of the state
+(on another device, of one tensor at a time).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from lowerbound.errors import CheckpointError, printable, refuse
@@ -42,6 +42,7 @@ from lowerbound.files import (
     not_written,
     write_flushed,
 )
+from lowerbound.training.tensors import pieces_of
 
 __all__ = [
     "Checkpoint",
@@ -172,30 +173,12 @@ def _write_members(folder: Path, name: str, tensors: Groups, state: Mapping[str,
     files = {}
     for group_name, group in tensors.items():
         member = f"{group_name}.safetensors"
-        files[member] = _write(folder / member, _to_bytes(group))
+        files[member] = write_flushed(folder / member, pieces_of(group))
     text = json.dumps(dict(state), allow_nan=False)
-    files["state.json"] = _write(folder / "state.json", text.encode())
+    files["state.json"] = write_flushed(folder / "state.json", [text.encode()])
     body: dict[str, Any] = {"format_version": FORMAT_VERSION, "name": name, "files": files}
     signed = json.dumps({**body, "sha256": _digest(body)}, indent=1)
-    _write(folder / MANIFEST, signed.encode())
-
-
-def _to_bytes(group: Mapping[str, Tensor]) -> bytes:
-    """A group in the format of safetensors; what shares memory (tied weights) is written twice."""
-    cpu: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in group.items():
-        plain = tensor.detach().cpu().contiguous()
-        address = plain.untyped_storage().data_ptr()
-        cpu[name] = plain.clone() if address in seen else plain
-        seen.add(address)
-    return save(cpu)
-
-
-def _write(path: Path, content: bytes) -> dict[str, Any]:
-    """Write and flush one file; what the manifest says of it."""
-    write_flushed(path, content)
-    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    write_flushed(folder / MANIFEST, [signed.encode()])
 
 
 def _digest(body: Mapping[str, Any]) -> str:
@@ -263,7 +246,7 @@ def _manifest(path: Path) -> dict[str, Any]:
 def _read(path: Path, name: str) -> bytes:
     """The bytes of a member, which must be a plain file in a plain folder."""
     member = path / name
-    if Path(name).name != name or path.is_symlink() or member.is_symlink():
+    if path.is_symlink() or member.is_symlink():
         raise _damaged(path, f"{printable(name)} is not a plain file")
     try:
         return member.read_bytes()

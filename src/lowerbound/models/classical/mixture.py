@@ -279,6 +279,7 @@ class GaussianMixture(Model):
         generator: torch.Generator | None = None,
     ) -> Bound:
         """See `Model.bound`; every term is exact, and noise is not used."""
+        self.check_shape(x)
         log_q = self.encode(x).log_probs
         prior, q = self.weights.log(), log_q.exp()
         # Rate: what it costs to name the component.

@@ -171,6 +171,7 @@ class ProbabilisticPCA(Model):
         generator: torch.Generator | None = None,
     ) -> Bound:
         """See `Model.bound`; every term is exact, and noise is not used."""
+        self.check_shape(x)
         points = self._middles(x)
         q = self._posterior(points)
         residual = points - self.mu - q.loc @ self.weight.mT
