@@ -70,6 +70,10 @@ def test_tensors_of_every_kind_are_read_back_by_the_library_of_the_format():
         assert (loaded[name].dtype, loaded[name].shape) == (tensor.dtype, tensor.shape)
         assert torch.equal(loaded[name], tensor)
     assert load(b"".join(pieces_of({}))) == {}
+    content = b"".join(pieces_of(group))
+    begin = 8 + int.from_bytes(content[:8], "little")
+    for name, entry in json.loads(content[8:begin]).items():  # where a reader may map them
+        assert (begin + entry["data_offsets"][0]) % group[name].element_size() == 0
 
 
 def byte_class(name, content, at):
