@@ -81,13 +81,36 @@ def is_alive(pid):
         return False
 
 
+def wait_for_validations(job, out, number):
+    log, deadline = out / "metrics.jsonl", time.monotonic() + 60
+    while not (log.exists() and log.read_text().count("validation") >= number):
+        assert time.monotonic() < deadline
+        assert job.poll() is None
+        time.sleep(0.01)
+
+
 @pytest.fixture(scope="module")
 def alone_and_together(table, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    for devices in (1, 2):
-        done = run(command(table, root / str(devices), "--steps", "50", "--devices", str(devices)))
+    for name, more in {"1": [], "2": ["--devices", "2"]}.items():
+        done = run(command(table, root / name, "--steps", "50", *more))
         assert done.returncode == 0, done.stderr[-2000:]
     return root / "1", root / "2"
+
+
+@pytest.fixture(scope="module")
+def shared_out(table, tmp_path_factory):
+    """A run by fsdp that was stopped on the way and resumed."""
+    out = tmp_path_factory.mktemp("fsdp") / "run"
+    more = ["--steps", "50", "--devices", "2", "--strategy", "fsdp", "--clip", "3"]
+    job = subprocess.Popen(command(table, out, *more), env=environment(), stderr=subprocess.PIPE)
+    wait_for_validations(job, out, 3)
+    job.send_signal(signal.SIGTERM)
+    said = job.communicate(timeout=60)[1].decode()
+    assert job.returncode == 143, said[-2000:]
+    resumed = run([sys.executable, "-m", "lowerbound", "train", "--resume", str(out)])
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    return out
 
 
 def test_two_processes_see_the_losses_of_one(alone_and_together):
@@ -96,6 +119,17 @@ def test_two_processes_see_the_losses_of_one(alone_and_together):
     for name in ("loss", "bound", "kl"):
         ours, theirs = ([row[name] for row in rows] for rows in (together, alone))
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+@pytest.mark.nightly
+def test_shares_of_weights_train_stop_and_resume_as_one_whole(table, shared_out, tmp_path):
+    alone = tmp_path / "alone"
+    assert run(command(table, alone, "--steps", "50", "--clip", "3")).returncode == 0
+    ours, theirs = (rows_of(folder, "validation") for folder in (shared_out, alone))
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+    np.testing.assert_allclose(
+        [row["bound"] for row in ours], [row["bound"] for row in theirs], rtol=1e-5
+    )
 
 
 def test_two_processes_judge_as_one(alone_and_together):
@@ -117,12 +151,7 @@ def test_a_process_that_dies_ends_the_job_with_its_number_and_resuming_gives_the
         stderr=subprocess.PIPE,
         text=True,
     )
-    log = out / "metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while not (log.exists() and log.read_text().count("validation") >= 3):
-        assert time.monotonic() < deadline
-        assert job.poll() is None
-        time.sleep(0.01)
+    wait_for_validations(job, out, 3)
     parts = children_of(job.pid)
     assert len(parts) == 2
     os.kill(max(parts), signal.SIGKILL)

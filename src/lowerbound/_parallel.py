@@ -1,4 +1,4 @@
-"""Means over the whole batch where its rows lie on several devices.
+"""What is spread over several devices, as a whole: means of a batch, and sharded tensors.
 
 Terms that couple a batch (free bits, an optimal sigma) must see all of it, or they would mean
 something else on two devices than on one.
@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["global_mean", "world_size"]
+__all__ = ["global_mean", "is_sharded", "like", "whole", "world_size"]
 
 
 def world_size() -> int:
@@ -29,6 +29,28 @@ def global_mean(x: Tensor) -> Tensor:
     local = x.mean(0)
     world = world_size()
     return local if world == 1 else _AllReduce.apply(local) / world  # type: ignore[no-untyped-call]
+
+
+def is_sharded(x: Tensor) -> bool:
+    """Whether each process holds a part of ``x`` only."""
+    return world_size() > 1 and hasattr(x, "full_tensor")
+
+
+def whole(x: Tensor) -> Tensor:
+    """A tensor of which each process may hold a part, gathered; any other as it is."""
+    return x.full_tensor() if is_sharded(x) else x  # type: ignore[attr-defined]
+
+
+def like(value: Tensor, x: Tensor) -> Tensor:
+    """``value``, which every process has, on the device of ``x`` and in parts where ``x`` is."""
+    value = value.to(x.device)
+    if not is_sharded(x) or value.shape != x.shape:
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(x, DTensor)
+    # Without a source each process cuts its part out of what it has: nothing is sent.
+    return distribute_tensor(value, x.device_mesh, x.placements, src_data_rank=None)
 
 
 class _AllReduce(torch.autograd.Function):

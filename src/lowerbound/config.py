@@ -78,6 +78,9 @@ class TrainingConfig:
     """cpu, cuda, cuda:1, mps; auto is the first accelerator there is."""
     devices: int = 1
     """Devices per machine, one process for each; they share every batch."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """What several devices hold: ddp the whole model each, fsdp a share of weights, gradients and
+    moments, for models that are too large for one."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Of the networks' matrix work; likelihoods and KLs are always float32. auto is bf16 where
     the processor or device multiplies it natively."""

@@ -9,6 +9,7 @@ did. Each process holds the whole model, sees its rows of every global batch, an
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import re
@@ -21,8 +22,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lowerbound.distributions import Likelihood
 from lowerbound.errors import LostProcessError, refuse
 from lowerbound.launch import is_launched
+from lowerbound.models import Model
+from lowerbound.models.priors import Prior
 
 __all__ = ["Engine", "ManyDevices", "check_devices", "make_engine", "resolve_device"]
 
@@ -49,6 +53,10 @@ class Engine:
     def setup(self, module: nn.Module) -> nn.Module:
         """The module whose gradients are those of the global batch."""
         return module
+
+    def trained(self, model: Model) -> Model:
+        """What is trained in place of ``model``, which is given the best weights at the end."""
+        return model
 
     def agree(self, *numbers: float) -> tuple[float, ...]:
         """The largest of each number over all processes, so that all of them decide alike."""
@@ -84,9 +92,11 @@ class ManyDevices(Engine):
     Args:
         device: kind of the devices: ``cpu`` or an accelerator.
         devices: how many there are on each machine.
+        strategy: ``"ddp"`` for a whole model in each process; ``"fsdp"`` for a share of weights,
+            gradients and moments in each.
     """
 
-    def __init__(self, device: torch.device, devices: int) -> None:
+    def __init__(self, device: torch.device, devices: int, strategy: str = "ddp") -> None:
         from lightning_fabric import Fabric
         from lightning_fabric.strategies.ddp import DDPStrategy
 
@@ -94,20 +104,25 @@ class ManyDevices(Engine):
 
         timeout = timedelta(seconds=float(os.environ.get("LOWERBOUND_TIMEOUT", SECONDS_TO_WAIT)))
         # Buffers follow from the data and the weights and are the same everywhere already.
-        strategy = DDPStrategy(
-            timeout=timeout, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        ddp = DDPStrategy(timeout=timeout, broadcast_buffers=False, gradient_as_bucket_view=True)
         self.fabric = Fabric(
-            accelerator=device.type, devices=devices, num_nodes=_num_nodes(), strategy=strategy
+            accelerator=device.type, devices=devices, num_nodes=_num_nodes(), strategy=ddp
         )
         self.fabric.launch()
+        self.shards = strategy == "fsdp"
         super().__init__(self.fabric.device)
         self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
         # Decisions are a few numbers on the CPU: they must not wait for an accelerator.
         self.group = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
 
+    def trained(self, model: Model) -> Model:
+        """A copy where weights are to be shared out: what is judged stays whole."""
+        return copy.deepcopy(model) if self.shards else model
+
     def setup(self, module: nn.Module) -> nn.Module:
-        """The module in DistributedDataParallel: its gradients are averaged in backward."""
+        """The module with its gradients averaged in backward, and shared out by fsdp."""
+        if self.shards:
+            return _sharded(module, self.device.type, self.world)
         self.fabric.strategy.module_to_device(module)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
@@ -168,19 +183,37 @@ class ManyDevices(Engine):
             ) from error
 
 
-def make_engine(device: str = "auto", devices: int = 1) -> Engine:
+def _sharded(step: nn.Module, kind: str, world: int) -> nn.Module:
+    """Each network of the model as a unit that is gathered when it is called, the rest as one."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    # What the step returns is never changed in place, which is what this warns of.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
+    mesh = init_device_mesh(kind, (world,))
+    for child in step.get_submodule("model").children():
+        if not isinstance(child, Likelihood | Prior) and any(True for _ in child.parameters()):
+            fully_shard(child, mesh=mesh)
+    fully_shard(step, mesh=mesh)
+    return step
+
+
+def make_engine(device: str = "auto", devices: int = 1, strategy: str = "ddp") -> Engine:
     """The engine of a run, by the device's name and how many are asked for.
 
     Raises:
         InputError: more devices than there are, or several without the processes for them.
     """
+    here = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE")
+    if is_launched() and here:  # whoever started the processes has said how many there are
+        devices = int(here)
     resolved = check_devices(device, devices)
-    if devices == 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if devices == 1 and _num_processes() == 1:
         return Engine(resolved)
     if not is_launched():
         remedy = f"start this script with `torchrun --nproc-per-node {devices}`"
         raise refuse("devices", "1 in a process of its own", devices, remedy)
-    return ManyDevices(resolved, devices)
+    return ManyDevices(resolved, devices, strategy)
 
 
 def check_devices(device: str, devices: int) -> torch.device:
@@ -220,6 +253,13 @@ def resolve_device(name: str) -> torch.device:
         remedy = "run `lowerbound doctor` to see what this machine has"
         raise refuse("device", "one that this machine has", name, remedy) from error
     return device
+
+
+def _num_processes() -> int:
+    """Processes of the job, as torchrun or SLURM say."""
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    return int(os.environ.get("SLURM_NTASKS", "1")) if is_launched() else 1
 
 
 def _num_nodes() -> int:

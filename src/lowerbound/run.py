@@ -103,7 +103,7 @@ def fit(
     given |= {"objective": objective, **options}
     config = validated(TrainingConfig, given, "the arguments of fit")
     model.check(source.train[slice(0, 256)][0], source.name)
-    engine = make_engine(config.device, config.devices)
+    engine = make_engine(config.device, config.devices, config.strategy)
     console = Console(quiet or not engine.is_main)
     require(config.logger)
     if out is None:
@@ -136,7 +136,7 @@ def train(
         quiet: no progress.
     """
     require(config.logger)
-    engine = make_engine(config.device, config.devices)
+    engine = make_engine(config.device, config.devices, config.strategy)
     console = Console(quiet or not engine.is_main)
     source = source_of(config)
     config = resolved(config, source)
@@ -172,7 +172,7 @@ def resume(
     """
     config = changed or run_config(folder)
     config = replace(config, devices=devices or config.devices)
-    engine = make_engine(config.device, config.devices)
+    engine = make_engine(config.device, config.devices, config.strategy)
     console = Console(quiet or not engine.is_main)
     if (folder / "report.html").exists():
         console.say(f"{folder} is finished")

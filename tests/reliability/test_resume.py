@@ -261,7 +261,12 @@ def test_every_fact_of_a_run_is_compared(source):
     facts = facts_of(model, source, CONFIG, step)
     for name in facts:
         assert changed_fields(facts, {**facts, name: "another"}) == [name]
-    fields = {f.name for f in dataclasses.fields(CONFIG)} - {"device", "devices", "logger"}
+    fields = {f.name for f in dataclasses.fields(CONFIG)} - {
+        "device",
+        "devices",
+        "strategy",
+        "logger",
+    }
     assert fields | {"latent_dim", "data", "num_classes", "support", "model"} <= set(facts)
     assert (
         changed_fields(facts, facts_of(model, source, CONFIG, Step(model, CONFIG, "float32")))

@@ -34,6 +34,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from lowerbound._parallel import like, whole
 from lowerbound.errors import CheckpointError, printable, refuse
 from lowerbound.files import (
     FORMAT_VERSION,
@@ -295,9 +296,9 @@ def optimizer_tensors(
 ) -> dict[str, Tensor]:
     """An optimiser's state as ``NAME/field`` tensors, keyed by parameter name."""
     return {
-        f"{names[parameter]}/{field}": value
-        for parameter, fields in optimizer.state.items()
-        for field, value in fields.items()
+        f"{name}/{field}": whole(value)
+        for parameter, name in names.items()  # in the same order everywhere: parts are gathered
+        for field, value in sorted(optimizer.state.get(parameter, {}).items())
     }
 
 
@@ -310,4 +311,4 @@ def restore_optimizer(
         name, _, field = key.rpartition("/")
         parameter = by_name[name]
         # The step counters of fused optimisers live beside their parameters.
-        optimizer.state[parameter][field] = value.to(parameter.device)
+        optimizer.state[parameter][field] = like(value, parameter.detach())

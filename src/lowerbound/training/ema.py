@@ -12,6 +12,7 @@ import copy
 import torch
 from torch import nn
 
+from lowerbound._parallel import whole
 from lowerbound.models import Model
 
 __all__ = ["UPDATE_EVERY", "Average"]
@@ -25,12 +26,13 @@ class Average:
     Args:
         model: the model whose parameters are averaged; its buffers are copied.
         decay: of the average, per step.
+        initial: a whole model of the same weights, where ``model`` is in parts.
     """
 
-    def __init__(self, model: Model, decay: float) -> None:
+    def __init__(self, model: Model, decay: float, initial: Model | None = None) -> None:
         self.source, self.decay = model, decay
         self.step = 0  # up to which the average has taken in the weights
-        self.model: Model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model: Model = copy.deepcopy(initial or model).eval().requires_grad_(False)
 
     def update(self, step: int) -> None:
         """Take in the weights after ``step`` steps, where it is their turn."""
@@ -46,12 +48,14 @@ class Average:
         return self.model
 
     def _take_in(self, step: int) -> None:
+        if step == self.step:
+            return
         decay = min(self.decay, (1 + step) / (10 + step)) ** (step - self.step)
         averaged, current = _parameters(self.model), _parameters(self.source)
-        if averaged and step > self.step:
+        if averaged:
             torch._foreach_lerp_(averaged, current, 1 - decay)
         self.step = step
 
 
 def _parameters(model: nn.Module) -> list[torch.Tensor]:
-    return [p.detach() for p in model.parameters()]
+    return [whole(p.detach()) for p in model.parameters()]

@@ -91,7 +91,7 @@ def fit_model(
         Interrupted: asked to stop, having saved.
     """
     console = console or Console(quiet=True)
-    engine = engine or make_engine(config.device, config.devices)
+    engine = engine or make_engine(config.device, config.devices, config.strategy)
     model.calibrate(source)
     model.to(engine.device)
 
@@ -112,14 +112,15 @@ def fit_model(
     )
     batch_size, rows = batches.batch_size, slice(batches.first, batches.last)
     length = Length.of(config, batches.num_batches)
+    trained = engine.trained(model)
     step_module = Step(
-        model,
+        trained,
         config,
         resolve_precision(config.precision, engine.device),
         resolve_compile(config.compile, engine.device, length),
     )
     parallel_step = engine.setup(step_module)
-    state = TrainState(model, config)
+    state = TrainState(trained, config, initial=model)
     facts = facts_of(model, source, config, step_module)
     if checkpoint is not None:
         if not allow_changed:
@@ -139,7 +140,7 @@ def fit_model(
     started = time.perf_counter() - position.seconds
     saved_at = time.perf_counter()
 
-    model.train()  # what is judged is the average, a model of its own
+    trained.train()  # what is judged is the average, a model of its own
     with console, stop_signal(folder is not None or engine.world > 1) as stop, batches:
         while not position.finished:
             progress = length.progress(position.step, position.seconds)
@@ -195,8 +196,7 @@ def fit_model(
             # --- save: at every validation, every five minutes, and when asked to stop
             if saving:
                 position.metrics_bytes = log.flushed_bytes()
-                if folder is not None:
-                    state.save(folder, facts)
+                state.save(folder, facts)
                 engine.barrier()
                 saved_at = time.perf_counter()
             if stopping or (position.finished and stop.number):  # asked for during the last save

@@ -21,7 +21,7 @@ from lowerbound.training.step import Step
 
 __all__ = ["changed_fields", "facts_of", "refuse_changes"]
 
-FREE = ("device", "devices", "logger")  # a run may move to another machine
+FREE = ("device", "devices", "strategy", "logger")  # a run may move to another machine
 
 
 def facts_of(model: Model, source: Source, config: TrainingConfig, step: Step) -> dict[str, Any]:

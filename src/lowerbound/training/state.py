@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowerbound._parallel import like, whole
 from lowerbound.config import TrainingConfig
 from lowerbound.errors import InputError, printable
 from lowerbound.models import Model
@@ -72,11 +73,12 @@ class TrainState:
     Args:
         model: the model that is trained, on its device.
         config: learning rate, weight decay and the average's decay.
+        initial: a whole model of the same weights, where ``model`` is in parts.
     """
 
-    def __init__(self, model: Model, config: TrainingConfig) -> None:
+    def __init__(self, model: Model, config: TrainingConfig, initial: Model | None = None) -> None:
         self.model = model
-        self.average = Average(model, config.average)
+        self.average = Average(model, config.average, initial)
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         if not named:
             raise InputError(f"a model of kind '{model.name}' has nothing to train")
@@ -116,19 +118,21 @@ class TrainState:
             self.best = {k: v.clone() for k, v in judged.state_dict().items()}
         return better
 
-    def save(self, run: Path, facts: dict[str, Any]) -> Path:
-        """Write a checkpoint of everything, then prune the older ones."""
-        tensors = {
-            "model": self.model.state_dict(),
-            "average": self.average.model.state_dict(),
-            "optimizer": optimizer_tensors(self.optimizer, self.names),
-            "best": self.best,
-        }
+    def save(self, run: Path | None, facts: dict[str, Any]) -> None:
+        """Write a checkpoint of everything, then prune the older ones.
+
+        Every process calls it, since each may hold parts; the one that has a folder writes.
+        """
+        model = {name: whole(tensor) for name, tensor in self.model.state_dict().items()}
+        optimizer = optimizer_tensors(self.optimizer, self.names)
+        if run is None:
+            return
+        average = self.average.model.state_dict()
+        tensors = {"model": model, "average": average, "optimizer": optimizer, "best": self.best}
         position = asdict(self.position)
         state = {"position": position, "averaged": self.average.step, "facts": facts}
-        path = save_checkpoint(run, self.position.step, tensors, state)
+        save_checkpoint(run, self.position.step, tensors, state)
         prune(run, self.position.step, self.position.best_step)
-        return path
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a verified checkpoint.
@@ -137,7 +141,9 @@ class TrainState:
             InputError: it belongs to another model.
         """
         try:
-            self.model.load_state_dict(checkpoint.tensors["model"])
+            present, saved = self.model.state_dict(), checkpoint.tensors["model"]
+            parts = {n: like(t, present[n]) if n in present else t for n, t in saved.items()}
+            self.model.load_state_dict(parts)
             self.average.model.load_state_dict(checkpoint.tensors["average"])
             restore_optimizer(self.optimizer, self.names, checkpoint.tensors["optimizer"])
             self.best = checkpoint.tensors["best"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lowerbound._parallel import is_sharded, whole
 from lowerbound.engine import Engine
 from lowerbound.training.state import TrainState
 
@@ -21,22 +22,46 @@ def update(state: TrainState, loss: Tensor, rate: float, clip: float, engine: En
     gradients = [p.grad for p in state.names if p.grad is not None]
     norm = total_norm(gradients)
     usable = engine.all((norm + loss.detach().mean()).isfinite())
+    if is_sharded(gradients[0]):
+        _look_and_step(state, gradients, norm, usable, rate, clip)
+        return usable
     # On a CPU looking costs nothing, and dividing by 1 a pass over the gradients.
     if norm.device.type != "cpu" or not (usable and norm <= clip):
         optimizer.grad_scale = (norm / clip).clamp_min(1.0)  # type: ignore[attr-defined]
         optimizer.found_inf = (~usable).float()  # type: ignore[attr-defined]
     else:
         optimizer.grad_scale = optimizer.found_inf = None  # type: ignore[attr-defined]
+    _step(optimizer, rate)
+    return usable
+
+
+def _step(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return usable
+
+
+def _look_and_step(
+    state: TrainState,
+    gradients: list[Tensor],
+    norm: Tensor,
+    usable: Tensor,
+    rate: float,
+    clip: float,
+) -> None:
+    """As `update`, of gradients in parts: the kernel knows no scale of those, so it waits."""
+    if not usable:
+        state.optimizer.zero_grad(set_to_none=True)
+        return
+    if norm > clip:
+        torch._foreach_mul_(gradients, float(clip / norm))
+    _step(state.optimizer, rate)
 
 
 def total_norm(gradients: list[Tensor]) -> Tensor:
     """Euclidean norm of all gradients together; on a CPU by dot products, in half the time."""
-    if gradients[0].device.type != "cpu":
-        return torch.nn.utils.get_total_norm(gradients)
+    if gradients[0].device.type != "cpu" or is_sharded(gradients[0]):
+        return whole(torch.nn.utils.get_total_norm(gradients))
     flat = [g.flatten() for g in gradients]
     return torch.stack([torch.dot(g, g) for g in flat]).sum().sqrt()
