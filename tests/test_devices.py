@@ -211,3 +211,22 @@ def test_batches_of_two_processes_are_the_batch_of_one():
 def test_a_mean_over_one_process_is_the_mean():
     x = torch.arange(6.0).reshape(3, 2)
     assert torch.equal(global_mean(x), x.mean(0))
+
+
+def test_two_processes_evaluate_and_draw_as_one(alone_and_together, tmp_path):
+    judged, drawn = [], []
+    for devices in ("1", "2"):
+        of = [sys.executable, "-m", "lowerbound"]
+        to = ["--device", "cpu", "--devices", devices]
+        done = run([*of, "evaluate", str(alone_and_together[0]), "--json", *to])
+        assert done.returncode == 0, done.stderr[-2000:]
+        judged.append(json.loads(done.stdout))
+        out = tmp_path / f"{devices}.npz"
+        done = run(
+            [*of, "sample", str(alone_and_together[0]), "--num", "1200", "--out", str(out), *to]
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        drawn.append(np.load(out)["x"])
+    for name in ("bound", "log_likelihood", "prior_monte_carlo"):
+        assert judged[1][name]["value"] == pytest.approx(judged[0][name]["value"], rel=1e-6)
+    np.testing.assert_allclose(drawn[1], drawn[0], rtol=1e-5)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lowerbound._random import generator_for
+from lowerbound.engine import Engine
 from lowerbound.errors import refuse
 from lowerbound.models import Model
 
@@ -25,6 +26,7 @@ def draw(
     seed: int = 0,
     mean: bool = False,
     context: Tensor | None = None,
+    engine: Engine | None = None,
 ) -> Tensor:
     """Draws from p(x), or means of p(x|z) at the same latents: (num, *event), on the CPU.
 
@@ -34,6 +36,7 @@ def draw(
         seed: of the draws.
         mean: means of p(x|z) in place of draws from it.
         context: of each draw (num, …); without it a model that has one draws that too.
+        engine: the devices that share the work; this process's own without one.
 
     Raises:
         InputError: ``num`` below 1, or another number of contexts.
@@ -43,13 +46,16 @@ def draw(
     if context is not None and len(context) != num:
         raise refuse("context", f"one for each of the {num} draws", f"{len(context)} of them")
     device = model.calibrated.device
-    parts = []
-    for first in range(0, num, BATCH):
+    engine = engine or Engine(device)
+    firsts = range(0, num, BATCH)
+    parts = [torch.empty(0, *model.event_shape)]
+    for first in firsts[engine.rows(len(firsts))]:
         generator = generator_for("sample", seed, first, device=device)
         size = min(BATCH, num - first)
         given = None if context is None else context[first : first + size].to(device)
         parts.append(model.sample(size, given, generator=generator, mean=mean).cpu())
-    return torch.cat(parts)
+    parts = parts[1:] or parts  # a process without a block has none of the draws
+    return engine.gather(torch.cat(parts))
 
 
 @torch.no_grad()

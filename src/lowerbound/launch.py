@@ -19,7 +19,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["PARTS", "end_with_parent", "heartbeat", "is_launched", "is_watched", "watch"]
+__all__ = [
+    "PARTS",
+    "end_with_parent",
+    "heartbeat",
+    "is_first",
+    "is_launched",
+    "is_watched",
+    "watch",
+]
 
 PARTS = "LOWERBOUND_PARTS"  # names the folder where the processes of a job say how far they are
 SECONDS_TO_END = 3.0  # for the others to end by themselves, once one has died
@@ -101,6 +109,11 @@ def _verdict(died: dict[int, int], folder: Path) -> int:
 def is_launched() -> bool:
     """Whether this is one process of several that torchrun, SLURM or `watch` started."""
     return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+def is_first() -> bool:
+    """Whether this process speaks for the job: the only one, or the first of several."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
 def is_watched() -> bool:

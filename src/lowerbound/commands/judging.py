@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Literal
 
 from lowerbound.commands.comparing import SCORES
-from lowerbound.commands.shared import OfRun, data_of, model_of, named, output, rows_for
+from lowerbound.commands.shared import (
+    OfRun,
+    OnDevices,
+    data_of,
+    engine_of,
+    model_of,
+    named,
+    output,
+    rows_for,
+)
 from lowerbound.errors import refuse
 from lowerbound.tables import evaluation_table, print_json, print_table
 
@@ -16,7 +25,7 @@ __all__ = ["EvaluateFlags", "ScoreFlags", "evaluate", "score"]
 
 
 @dataclass(frozen=True)
-class EvaluateFlags(OfRun):
+class EvaluateFlags(OnDevices):
     """Judge a run: the bound and its terms, the log-likelihood, and what stands beside them."""
 
     data: str | None = None
@@ -45,19 +54,24 @@ def evaluate(flags: EvaluateFlags) -> None:
         raise refuse("ais", "0 or more", flags.ais)
     if flags.ais_chains < 1:
         raise refuse("ais_chains", "at least 1", flags.ais_chains)
-    model, source = model_of(flags), data_of(flags, flags.data)
+    engine = engine_of(flags)
+    model, source = model_of(flags, engine), data_of(flags, flags.data)
     kept = flags.run / SCORES  # what train keeps, for runs that were judged before it did
     is_own = flags.data is None and flags.split == "test" and flags.samples >= BOUND_SAMPLES
     missing = is_own and not kept.exists() and os.access(flags.run, os.W_OK)
-    result = judge(
-        model,
-        source,
-        split=flags.split,
-        num_samples=flags.samples,
-        ais=flags.ais,
-        ais_chains=flags.ais_chains,
-        keep=kept if missing else None,
-    )
+    with engine.connected():
+        result = judge(
+            model,
+            source,
+            split=flags.split,
+            num_samples=flags.samples,
+            ais=flags.ais,
+            ais_chains=flags.ais_chains,
+            keep=kept if missing and engine.is_main else None,
+            engine=engine,
+        )
+    if not engine.is_main:
+        return
     if flags.json:
         print_json(result)
     else:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 from lowerbound.commands.shared import (
     OfRun,
+    OnDevices,
     check_ending,
     column_names_of,
     data_of,
+    engine_of,
     first_rows,
     model_of,
     named,
@@ -35,7 +37,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class SampleFlags(OfRun):
+class SampleFlags(OnDevices):
     """Draw from p(x)."""
 
     num: int | None = None
@@ -58,16 +60,22 @@ def sample(flags: SampleFlags) -> None:
 
     if flags.label is not None:
         raise refuse("label", "left out for a model that is not conditional", flags.label)
-    model = model_of(flags)
+    engine = engine_of(flags)
+    model = model_of(flags, engine)
     usual = NUM_DRAWS.of(model.event_shape)
     place = named(flags, "samples", ".png", num=usual)
     out = output(flags.out, place, (".png", ".npz", ".csv"))
     check_ending(out, model)
     num = usual if flags.num is None else flags.num
     if out.suffix == ".png":
+        if flags.devices > 1:
+            raise refuse("devices", "1 for a picture", flags.devices, "ask for X.npz with --out")
         _picture(flags, model, num, out)
     else:
-        x = draw(model, num, seed=flags.seed, mean=flags.mean)
+        with engine.connected():
+            x = draw(model, num, seed=flags.seed, mean=flags.mean, engine=engine)
+        if not engine.is_main:
+            return
         if out.suffix == ".csv":
             save_table(out, column_names_of(flags, x.shape[1]), x)
         else:

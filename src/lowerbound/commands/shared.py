@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lowerbound.data import Source
+    from lowerbound.engine import Engine
     from lowerbound.models import Model
 
 __all__ = [
     "OfRun",
+    "OnDevices",
     "check_ending",
     "column_names_of",
     "data_of",
+    "engine_of",
     "first_rows",
     "model_of",
     "named",
@@ -38,7 +41,14 @@ __all__ = [
 ]
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-NOT_IN_NAMES = ("run", "device", "debug", "json", "out")  # flags that do not change what is made
+NOT_IN_NAMES = (
+    "run",
+    "device",
+    "devices",
+    "debug",
+    "json",
+    "out",
+)  # flags that do not change what is made
 
 
 @dataclass(frozen=True)
@@ -53,12 +63,30 @@ class OfRun:
     """Show where an error came from."""
 
 
-def model_of(flags: OfRun) -> Model:
+@dataclass(frozen=True)
+class OnDevices(OfRun):
+    """Flags of commands whose work several devices can share."""
+
+    devices: int = 1
+    """Devices that share the work, one process for each."""
+
+
+def engine_of(flags: OnDevices) -> Engine:
+    """The devices that are asked for."""
+    from lowerbound.engine import make_engine
+
+    if flags.devices < 1:
+        raise refuse("devices", "at least 1", flags.devices)
+    return make_engine(flags.device, flags.devices)
+
+
+def model_of(flags: OfRun, engine: Engine | None = None) -> Model:
     """The model of the run, on the device that is asked for."""
     from lowerbound.build import load_model
     from lowerbound.engine import resolve_device
 
-    return load_model(flags.run).to(resolve_device(flags.device))
+    device = resolve_device(flags.device) if engine is None else engine.device
+    return load_model(flags.run).to(device)
 
 
 def data_of(flags: OfRun, data: str | None) -> Source:

@@ -13,6 +13,7 @@ import tyro
 
 from lowerbound.config import DIALS, RunConfig, TrainingConfig
 from lowerbound.errors import refuse
+from lowerbound.launch import is_first
 from lowerbound.tables import evaluation_table, print_table
 
 __all__ = ["TrainFlags", "train"]
@@ -59,7 +60,7 @@ def train(flags: Any) -> int:
         done = run.resume(Path(flags.resume), changed=changed, quiet=flags.quiet)
     else:
         done = run.train(config, flags.out, overwrite=flags.overwrite, quiet=flags.quiet)
-    if not flags.quiet:
+    if not flags.quiet and is_first():
         assert done.evaluation is not None
         print_table(evaluation_table(done.evaluation))
         print(f"\nrun folder   {done.folder}\nreport       {done.folder}/report.html")
