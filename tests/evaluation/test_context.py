@@ -121,7 +121,9 @@ def make(make_linear):
     return made
 
 
-def test_every_estimate_of_the_table_is_of_the_examples_given_their_classes(make):
+def test_every_estimate_of_the_table_is_of_the_examples_given_their_classes(make, monkeypatch):
+    for module in ("judging", "judge", "latents"):
+        monkeypatch.setattr(f"lowerbound.evaluation.{module}.BATCH", 5)
     known = make()
     exact = float(known.evidence.mean())
     result = evaluate(known.model, known.source, num_samples=5, ais=1, baselines=False)
@@ -133,6 +135,12 @@ def test_every_estimate_of_the_table_is_of_the_examples_given_their_classes(make
     assert result["reconstruction_mse"] == pytest.approx(float(mse))
     assert float(mse) < 0.3
     assert "log p(x | context)" in result["notes"][0]
+    # Of few draws from the prior the table knows no more than the function, which is tested below.
+    given = {"context": known.context}
+    few = prior_monte_carlo(known.model, known.x, num_samples=5, **given).value.mean()
+    assert result["prior_monte_carlo"]["value"] == pytest.approx(float(few))
+    one = annealed_importance_sampling(known.model, known.x, num_steps=1, **given).value.mean()
+    assert result["ais"]["value"] == pytest.approx(float(one))
 
 
 def test_the_classes_decide(make):
@@ -226,7 +234,8 @@ def test_information_is_beyond_what_the_class_tells(make):
     assert 0.3 < inside <= torch.tensor(4.0).log() + 1e-9
 
 
-def test_what_is_made_is_made_of_the_class_that_was_asked_for(make):
+def test_what_is_made_is_made_of_the_class_that_was_asked_for(make, monkeypatch):
+    monkeypatch.setattr("lowerbound.generation.BATCH", 9)
     known = make()
     asked = torch.tensor([2, 0, 1, 2] * 200)
     made = draw(known.model, 800, context=asked)

@@ -88,7 +88,7 @@ def dashboard(told):
         told.open(id or name, config, project=project, resume=resume, others=others)
         return Run()
 
-    module.init = init
+    module.init, module.finish = init, told.close
     return {"module": module}
 
 
@@ -111,7 +111,7 @@ def event_files(told):
             told.picture(name, pixels, step)
 
         def flush(self):
-            pass
+            told.flushed = len(told.scalars)
 
         def close(self):
             told.close()
@@ -159,6 +159,8 @@ def test_every_number_of_every_row_is_told_once_at_its_step(name, told, tmp_path
         log = TrackedLog(tmp_path, 0, trackers)
         steps_of(log, 1, 2)
         log.add(kind="validation", step=2, bound=-1.5, best=True, epoch=0.5)
+        if name == "tensorboard":  # a killed run has said what it knew
+            assert told.flushed == len(told.scalars)
     assert [t for t in told.scalars if t[1].startswith("train")] == [
         (1, "train/bound", -1.0),
         (2, "train/bound", -2.0),
@@ -208,19 +210,19 @@ def test_a_resumed_run_is_the_same_one_and_no_step_is_there_twice(name, told, tm
         log = TrackedLog(tmp_path, kept, trackers)
         assert [row["step"] for row in log.rows] == [10, 20]
         trackers.pictures(30, lambda: {"samples": PIXELS})
-        steps_of(log, 30, 40, 50)
-        trackers.pictures(50, lambda: {"samples": PIXELS})
+        steps_of(log, 30, 40, 41)
+        trackers.pictures(41, lambda: {"samples": PIXELS})
     first, second = told.opened
     assert first.id == second.id
     assert first.purge is None
     if LOGGERS[name].hides_repeats:
         assert second.purge == 21
-        assert told.steps() == [30, 40, 50]
-        assert told.pictures == [(30, "samples"), (50, "samples")]
+        assert told.steps() == [30, 40, 41]
+        assert told.pictures == [(30, "samples"), (41, "samples")]
     else:
         assert second.resume == "allow"
-        assert told.steps() == [50]
-        assert told.pictures == [(50, "samples")]
+        assert told.steps() == [41]
+        assert told.pictures == [(41, "samples")]
 
 
 def test_a_run_without_a_checkpoint_begins_again(name, told, tmp_path):
@@ -322,6 +324,16 @@ def test_the_end_is_told_with_its_pictures(name, told, tmp_path):
     assert told.closed == 1
     made = {path.name for path in tmp_path.iterdir()} - {"samples.png"}
     assert made <= set(MADE_BY_TRACKERS)
+
+
+def test_the_end_is_told_where_a_resumed_run_had_nothing_left_to_train(name, told, tmp_path):
+    with listen(name, tmp_path) as trackers:
+        kept = steps_of(TrackedLog(tmp_path, 0, trackers), 5)
+    told.scalars.clear()
+    with listen(name, tmp_path) as trackers:
+        TrackedLog(tmp_path, kept, trackers)
+        trackers.finish(5, {"bits_per_dim": 1.0}, [])
+    assert told.scalars == [(5, "test/bits_per_dim", 1.0)]
 
 
 def test_the_end_of_a_model_without_nats_is_told_too(name, told, tmp_path):

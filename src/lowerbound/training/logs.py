@@ -105,8 +105,7 @@ class TrackedLog(MetricsLog):
 
     def show(self, model: Model, source: Source, step: int) -> None:
         """Draw a few pictures from the averaged model, where anybody listens."""
-        if self.trackers:
-            self.trackers.pictures(step, lambda: few_pictures(model, source))
+        self.trackers.pictures(step, lambda: few_pictures(model, source))
 
 
 def _last_step(written: bytes) -> int:

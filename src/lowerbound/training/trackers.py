@@ -148,8 +148,8 @@ class Trackio(Tracker):
 
     def close(self) -> None:
         """See `Tracker.close`."""
-        with _silence():
-            self.run.finish()
+        with _silence():  # not run.finish, after which the library closes it again at exit
+            self.library.finish()
 
 
 class WandB(Tracker):

@@ -73,16 +73,12 @@ class Trackers:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __bool__(self) -> bool:
-        """Whether anybody listens, or will."""
-        return bool(self.live) or (bool(self.names) and not self.opened)
-
     def open(self, rows: Sequence[Mapping[str, Any]] = (), told: int = -1) -> None:
         """Begin, or continue after ``rows``; a tracker that is new to the run is told them all.
 
         Args:
             rows: of metrics.jsonl that belong to the checkpoint; none for a new run.
-            told: last step that was told before the interruption, if there was one.
+            told: last step that was told before the interruption, at least that of the last row.
         """
         if self.opened or self.folder is None:
             return
@@ -96,7 +92,7 @@ class Trackers:
             run = Tracked(self.folder, run_id, self.config, keep)
             self._try(name, partial(self._begin, name, run))
             if keep is not None:  # it has the rows, and maybe some that were cut
-                self.told[name] = last if LOGGERS[name].hides_repeats else max(last, told)
+                self.told[name] = last if LOGGERS[name].hides_repeats else told
             elif name in self.live:
                 self.told[name], known[name] = -1, run_id
                 for row in rows:
