@@ -1,14 +1,15 @@
-"""A VAE on a ring in the plane: one latent must cut the circle open somewhere.
+"""A VAE on a ring in the plane: what the shape of the latents costs, and what training costs.
 
 The density of the noisy ring is known, so that the evidence of each VAE has an exact ceiling:
-minus the entropy of the data. One latent folds the line around the circle and tears it at a seam;
-two latents have no seam, but their prior also fills the hole in the middle, which costs nats.
+minus the entropy of the data. One latent bends the line around the circle and tears it at a seam.
+The same networks are trained by the ELBO, which also wants the posterior to be Gaussian, and by
+DReG with 16 draws, which hardly does: nearly all of the loss is that of the ELBO.
 """
 
 import math
 
 import torch
-from _shared import DATA, HUES, MARK, MODEL, arguments, finish, panels
+from _shared import DATA, MARK, MODEL, arguments, finish, panels
 
 import lowerbound
 from lowerbound.data import InMemorySplit, Source
@@ -46,40 +47,36 @@ def main() -> None:
     truth = log_density(test.x)
     error = 5 * float(truth.std()) / math.sqrt(len(test))
     rows = [("mean log p of test points, the ring's own", truth.mean(), ceiling, error)]
-    figure, axes = panels(
-        "One latent: draws, line of means", "Two latents: draws", "Two latents: codes of x"
-    )
-    for ax, d in zip(axes, (1, 2), strict=False):
+    cases = [(d, objective) for d in (1, 2) for objective in ("elbo", "dreg")]
+    figure, axes = panels(*(f"{d} latent(s), {name}: draws" for d, name in cases), columns=2)
+    for ax, (d, objective) in zip(axes, cases, strict=True):
+        case, many = f"d = {d}, {objective}", {"objective": "dreg", "num_samples": 16}
         options = {"width": 64, "depth": 1, "sigma": s}
         model = lowerbound.create_model("vae", source, latent_dim=d, **options)
-        steps, within = (300, 0.9) if args.quick else (3_000, 0.3)
-        lowerbound.fit(model, source, steps=steps, quiet=True, device="cpu", precision="float32")
+        options = {"device": "cpu", "precision": "float32"} | (many if objective == "dreg" else {})
+        steps = 200 if args.quick else 3_000
+        lowerbound.fit(model, source, steps=steps, quiet=True, **options)
         with torch.no_grad():
             bound = model.bound(test.x, num_samples=20).value.double()
-        evidence = lowerbound.log_likelihood(
-            model, test.x, num_samples=200 if args.quick else 500
-        ).value
-        loss = truth - evidence  # its mean estimates KL(data ‖ model)
+        draws = 200 if args.quick else 500
+        lower = lowerbound.log_likelihood(model, test.x, num_samples=draws).value
+        loss = truth - lower  # its mean is at least KL(data ‖ model), but for the test points
         above = max(0.0, -float(loss.mean()))
+        claim = (0, 1.5 if args.quick else 0.05) if objective == "dreg" else (None, None)
         rows += [
-            (f"d = {d}: bound, nats", bound.mean(), None, None),
-            (f"d = {d}: log p, importance-sampled, nats", evidence.mean(), ceiling, within),
-            (f"d = {d}: gap, nats", (evidence - bound).mean(), None, None),
-            (f"d = {d}: nats above the ceiling", above, 0, 5 * loss.std() / math.sqrt(len(loss))),
+            (f"{case}: ELBO, nats", bound.mean(), None, None),
+            (f"{case}: L_K, a lower bound on log p, nats", lower.mean(), None, None),
+            (f"{case}: nats that L_K is below the ring's own", loss.mean(), *claim),
+            (f"{case}: nats above the ceiling", above, 0, 5 * loss.std() / math.sqrt(len(loss))),
         ]
         x = model.sample(1500, generator=torch.Generator().manual_seed(0))
         ax.scatter(*test.x[:1500].T, 3, DATA, alpha=0.5)
         ax.scatter(*x.T, 3, MODEL, alpha=0.5)
-        ax.set_aspect("equal")
+        ax.set(aspect="equal", xlim=(-1.6, 1.6), ylim=(-1.6, 1.6))
         if d == 1:
             with torch.no_grad():
                 line = model.decode(torch.linspace(-3, 3, 400)[:, None]).mean
             ax.plot(*line.T, color=MARK)
-    z = model.encode(test.x).mean.detach()
-    sector = ((torch.atan2(test.x[:, 1], test.x[:, 0]) / math.pi + 1) * 4).long().clamp(0, 7)
-    axes[2].scatter(*z.T, 3, [HUES[i] for i in sector])
-    axes[2].set(xlabel="z₁", ylabel="z₂")
-    axes[2].set_aspect("equal")
     finish(rows, figure, args.out)
 
 

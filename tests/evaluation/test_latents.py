@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lowerbound.build import create_model
+from lowerbound.build import MODELS, create_model
 from lowerbound.data import InMemorySplit, Rows, make_source
 from lowerbound.distributions import DiagonalGaussian, Real
 from lowerbound.evaluation import evaluate, mutual_information, num_active_units
@@ -149,3 +149,42 @@ def test_the_rate_is_shown_by_latent_in_its_order(digits):
         result["bound"]["terms"]["kl"], rel=1e-4
     )
     assert len(x) > rows
+
+
+def small_model(name, source):
+    from tests.models.test_contract import small
+
+    model = small(name, source)
+    model.fit_exactly(source)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_only_a_posterior_beside_a_prior_has_active_units_or_can_collapse(name, digits):
+    """0.01 is a share of the prior's variance 1; codes without a prior have a unit of their own."""
+    model = small_model(name, digits)
+    result = evaluate(model, digits, num_samples=2, baselines=False, max_rows=30)
+    gaussian = model.has_encoder and isinstance(
+        model.encode(digits.test[slice(0, 2)][0]), DiagonalGaussian
+    )
+    assert (result["active_units"] is not None) == (gaussian and model.is_likelihood)
+    assert (result["reconstruction_mse"] is not None) == model.has_encoder
+    if result["active_units"] is None:
+        assert result["diagnosis"] is None
+
+
+@pytest.mark.parametrize("name", ["dct", "mixture", "autoencoder", "lda", "ppca"])
+def test_the_unit_of_the_data_changes_no_advice(name, digits):
+    """In a unit of ten thousand, codes vary by 1e-8, and no encoder ignores its input."""
+    x = digits.train.x[:300].flatten(1).double() * 1e-4
+    rows = Rows(x=x, labels=digits.train.labels[:300], support=Real(), name="small")
+    source = make_source(rows)
+    result = evaluate(small_model(name, source), source, num_samples=2, baselines=False)
+    assert result["diagnosis"] is None
+
+
+def test_one_component_is_a_choice_without_a_price_and_no_collapse(blobs):
+    model = create_model("mixture", blobs, components=1)
+    model.fit_exactly(blobs)
+    result = evaluate(model, blobs, num_samples=2)
+    assert (result["active_units"], result["diagnosis"]) == (None, None)

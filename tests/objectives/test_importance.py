@@ -122,6 +122,16 @@ def test_piwae_is_miwae_for_the_encoder_and_iwae_for_the_decoder():
     assert not torch.allclose(piwae["c"], miwae["c"])
 
 
+@pytest.mark.parametrize(
+    ("name", "weights"), [("miwae", Weights(num_groups=3)), ("ciwae", Weights(mix=0.4))]
+)
+def test_what_validation_follows_is_tighter_than_what_groups_and_mixtures_climb(name, weights):
+    """L̂_N of the same N draws is never below, draw by draw: the logarithm is concave."""
+    looser, tighter = run(name, 6, weights=weights)[1].value, run("iwae", 6)[1].value
+    assert (looser <= tighter + 1e-12).all()
+    assert (looser < tighter - 0.01).double().mean() > 0.5
+
+
 def test_groups_are_runs_of_samples_and_never_mix_examples():
     _, bound, model = run("miwae", 6, rows=5, weights=Weights(num_groups=2))
     w = model.draw(model.x, 6, noise=model.noise(6)).log_weight.exp()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +13,9 @@ from lowerbound._random import generator_for
 from lowerbound.errors import InputError
 from lowerbound.objectives import prior_log_weight
 from tests.objectives.toy import KNOWN, Toy, assert_mean, run, slopes
-from tests.oracles import importance_bound, importance_slope
+from tests.oracles import PRIOR_SHORTFALL, importance_bound, importance_slope, prior_shortfall
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
 
 
 def test_prior_monte_carlo_is_the_weighted_bound_of_the_prior():
@@ -36,6 +40,21 @@ def test_prior_monte_carlo_fails_as_latents_grow_and_the_posterior_does_not():
     assert abs(errors[0]) < 0.05
     assert all(more > 2 * abs(fewer) for fewer, more in itertools.pairwise(errors))
     assert errors[-1] > 20
+
+
+@pytest.mark.parametrize("d", [1, 8, 16])
+def test_by_how_much_it_falls_short_is_what_the_page_says(d):
+    """One table, three ways: the page, an estimate in numpy, and the library's own."""
+    known, error = PRIOR_SHORTFALL[d]
+    page = (DOCS / "theory" / "objectives.md").read_text()
+    row = next(r for r in page.splitlines() if r.startswith("| nats below log p(x), mean"))
+    told = dict(zip(PRIOR_SHORTFALL, row.split("|")[2:-1], strict=True))[d].split("±")
+    assert float(told[0]) == pytest.approx(known, abs=error)
+    assert float(told[1]) == pytest.approx(error, rel=0.15)
+    library = d * KNOWN.log_evidence - run("prior-monte-carlo", 500, rows=1000, d=d)[1].value
+    for short in (library.detach().numpy(), prior_shortfall(d, 500, 1000, seed=1)):
+        own = float(short.std()) / math.sqrt(len(short))
+        assert float(short.mean()) == pytest.approx(known, abs=4 * math.hypot(error, own))
 
 
 def test_draws_of_the_prior_follow_from_the_example_alone():

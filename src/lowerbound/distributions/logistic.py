@@ -4,7 +4,8 @@ On the grid c_k = 2(k + ½)/levels − 1 with half-bin h = 1/levels,
 P(k) = sigmoid((c_k + h − μ)/s) − sigmoid((c_k − h − μ)/s), the first and last bin being open.
 With b and a the two arguments, σ(b) − σ(a) = σ(b) σ(−a) (1 − e^{a−b}), whose logarithm is a sum of
 three terms that are finite wherever μ and log s are: no probability is clamped, so the bound stays
-a bound.
+a bound. The third is log(1 − e^{−w}) of the width w = 2h/s, which is log w itself where w is so
+small that its exponential would be 1.
 
 References:
     Kingma et al., Improved Variational Inference with Inverse Autoregressive Flow, 2016.
@@ -27,6 +28,9 @@ from lowerbound.distributions.support import Binary, Discrete, Support
 
 __all__ = ["DiscretizedLogistic", "LogisticLikelihood", "bounded_logistic"]
 
+LOG_TINY = -37.0  # log w below which 1 − e^{−w} is w, in double precision too
+ROOM = 8.0  # e⁸ is more than any distance on the axis: a distance over s stays a number
+
 
 @dataclass(frozen=True)
 class DiscretizedLogistic(Distribution):
@@ -34,7 +38,9 @@ class DiscretizedLogistic(Distribution):
 
     Args:
         loc: location (…, *event) on the axis where the levels fill [−1, 1].
-        log_scale: log of the logistic's scale on that axis, broadcastable to ``loc``.
+        log_scale: log of the logistic's scale on that axis, broadcastable to ``loc``. Below the
+            smallest scale whose inverse is a number (e⁻⁸⁰, or e⁻⁷⁰⁰ in double precision) it
+            counts as that one.
         levels: number of values.
         event_ndim: how many trailing axes are the event.
     """
@@ -52,19 +58,27 @@ class DiscretizedLogistic(Distribution):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-mass of levels ``x``, nats, (…)."""
         x = x.to(self.loc.dtype)
-        inverse_scale = torch.exp(-self.log_scale)
-        width = 2 / self.levels * inverse_scale
-        a = ((2 / self.levels) * x - 1 - self.loc) * inverse_scale
-        below_b = torch.where(x >= self.levels - 1, 0.0, F.logsigmoid(a + width))
-        above_a = torch.where(x <= 0, 0.0, F.logsigmoid(-a))
+        inverse_scale, bin_width = self._inverse_scale, 2 / self.levels
+        lower = bin_width * x - 1 - self.loc
+        upper = lower + bin_width
+        below_b = torch.where(x >= self.levels - 1, 0.0, F.logsigmoid(upper * inverse_scale))
+        above_a = torch.where(x <= 0, 0.0, F.logsigmoid(-lower * inverse_scale))
         inner = (x > 0) & (x < self.levels - 1)
-        inside = torch.where(inner, torch.log(-torch.expm1(-width)), 0.0)
+        width = (bin_width * inverse_scale).clamp_min(math.exp(LOG_TINY))
+        below_tiny = (math.log(bin_width) - LOG_TINY - self.log_scale).clamp_max(0.0)
+        inside = torch.where(inner, torch.log(-torch.expm1(-width)) + below_tiny, 0.0)
         return sum_event(below_b + above_a + inside, self.event_ndim)
+
+    @property
+    def _inverse_scale(self) -> Tensor:
+        """1/s, never infinite: an edge on the location itself is 0 scales away, not 0 · ∞."""
+        most = math.log(torch.finfo(self.log_scale.dtype).max) - ROOM
+        return torch.exp((-self.log_scale).clamp_max(most))
 
     @property
     def mean(self) -> Tensor:
         """Expected level Σ_k P(x > k), (…, *event), exact."""
-        inverse_scale = torch.exp(-self.log_scale)
+        inverse_scale = self._inverse_scale
         total = torch.zeros_like(self.loc)
         for k in range(1, self.levels):
             total += torch.sigmoid((self.loc + 1 - 2 * k / self.levels) * inverse_scale)
@@ -73,7 +87,10 @@ class DiscretizedLogistic(Distribution):
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One draw of levels: uint8 up to 256 of them, else int64."""
         u = torch.empty_like(self.loc).uniform_(generator=generator)
-        value = self.loc + torch.exp(self.log_scale) * torch.logit(u)
+        # A scale without end times a logit of 0, or the other way round, is no distance at all.
+        value = self.loc + (torch.exp(self.log_scale) * torch.logit(u)).nan_to_num(
+            nan=0.0, posinf=math.inf, neginf=-math.inf
+        )
         level = torch.floor((value + 1) * (self.levels / 2)).clamp(0, self.levels - 1)
         return level.detach().to(torch.uint8 if self.levels <= 256 else torch.int64)
 

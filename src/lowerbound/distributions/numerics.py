@@ -87,12 +87,19 @@ def deviance(log_a: Tensor, log_b: Tensor) -> Tensor:
     """How far b is from a: a (eᵘ − 1 − u) with u = log b − log a, which is b − a − a u.
 
     Summed over probabilities a and b it is KL(a ‖ b), by terms none of which is negative; of two
-    rates it is the KL of their Poissons.
+    rates it is the KL of their Poissons. At a = 0 it is b: what never happens under a adds
+    nothing to −Σ a u.
+
+    >>> deviance(torch.tensor([0.0, 0.5, 0.0]).log(), torch.tensor([0.0, 0.5, 0.3]).log())
+    tensor([0.0000, 0.0000, 0.3000])
     """
+    never = log_a == -math.inf
+    log_a = log_a.masked_fill(never, 0.0)  # any number: 0 · ∞ must not arise
     u = log_b - log_a
     near = log_a.exp() * excess(u.clamp_max(1))
     # Where b is far above a, a may be 0 to rounding and eᵘ infinite.
-    return torch.where(u < 1, near, log_b.exp() - log_a.exp() * (1 + u))
+    far = log_b.exp() - torch.where(never, 0.0, log_a.exp() * (1 + u))
+    return torch.where((u < 1) & ~never, near, far)
 
 
 def stirling_error(x: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ def diagnosis(result: Mapping[str, Any], active: Tensor | None) -> str | None:
 
     Args:
         result: what `evaluate` found: rate_per_latent, gap and log_likelihood are looked at.
-        active: which latent dimensions vary with the data (d,), where there is an encoder.
+        active: which latent dimensions vary with the data (d,); None where they have no prior to
+            be measured by, and then nothing is said of them.
     """
     return _collapse(result, active) or _waste(result, active) or _poor_encoder(result)
 
@@ -34,12 +35,14 @@ def diagnosis(result: Mapping[str, Any], active: Tensor | None) -> str | None:
 def _collapse(result: Mapping[str, Any], active: Tensor | None) -> str | None:
     """The latents carry nothing, and the decoder does without them."""
     rates = result.get("rate_per_latent")
+    if active is None:
+        return None
     if rates is not None and sum(rates) < SMALL_RATE:
         return (
             f"The latents carry almost nothing ({sum(rates):.2f} nats per example): the posterior "
             f"has collapsed to the prior; {REMEDY}."
         )
-    if active is not None and len(active) and not bool(active.any()):
+    if len(active) and not bool(active.any()):
         paid = "" if rates is None else f", and the rate of {sum(rates):.2f} nats buys nothing"
         return (
             f"No latent dimension varies with the data (0 of {len(active)} active units){paid}: "

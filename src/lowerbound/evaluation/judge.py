@@ -49,7 +49,8 @@ class Judge:
         max_rows: at most so many seeded rows.
         num_samples: draws per example.
         importance: judge L_K, K = ``num_samples``, in place of the ELBO: what an
-            importance-weighted objective maximises. Its memory does not grow with K.
+            importance-weighted objective maximises, or a tighter bound on the same log p(x) than
+            it does (miwae, ciwae). Its memory does not grow with K.
     """
 
     def __init__(

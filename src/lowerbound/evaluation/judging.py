@@ -30,7 +30,12 @@ from lowerbound.evaluation.base import (
 )
 from lowerbound.evaluation.diagnosis import diagnosis
 from lowerbound.evaluation.judge import BATCH, subset
-from lowerbound.evaluation.latents import are_active, latent_means, mutual_information
+from lowerbound.evaluation.latents import (
+    are_active,
+    has_posterior,
+    latent_means,
+    mutual_information,
+)
 from lowerbound.evaluation.likelihood import log_likelihood
 from lowerbound.evaluation.nats import nats
 from lowerbound.files import FORMAT_VERSION, MAX_FILE_BYTES, atomic_output
@@ -164,7 +169,7 @@ def _annealed(
 
 
 def _latents(model: Model, data: Split) -> dict[str, Any]:
-    """Reconstruction error and what the latents carry, where there is an encoder."""
+    """Reconstruction error, where there is an encoder; what the latents carry, beside a prior."""
     names = ("reconstruction_mse", "active_units", "latent_dim", "mutual_information", "active")
     if not model.has_encoder:
         return dict.fromkeys(names)
@@ -174,10 +179,10 @@ def _latents(model: Model, data: Split) -> dict[str, Any]:
     for rows in blocks(len(data), BATCH):
         decoded = model.decode(means[rows].to(device), context_of(model, data, rows)).mean
         total += float((decoded - data[rows][0].to(device)).double().square().sum())
-    active = are_active(means)
+    active = are_active(means) if has_posterior(model, data) else None
     return {
         "reconstruction_mse": total / (len(data) * num_elements(model.event_shape)),
-        "active_units": int(active.sum()),
+        "active_units": None if active is None else int(active.sum()),
         "latent_dim": means.shape[1],
         "mutual_information": mutual_information(model, data),
         "active": active,

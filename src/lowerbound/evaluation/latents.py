@@ -16,6 +16,7 @@ from lowerbound.models import Model
 __all__ = [
     "ACTIVE_VARIANCE",
     "are_active",
+    "has_posterior",
     "latent_means",
     "mutual_information",
     "num_active_units",
@@ -25,6 +26,20 @@ ACTIVE_VARIANCE = 0.01
 BATCH = 1000
 MAX_POSTERIORS = 2000
 LOG_2PI = math.log(2 * math.pi)
+
+
+def has_posterior(model: Model, split: Split) -> bool:
+    """Whether examples are encoded to diagonal Gaussians beside a prior of unit variance.
+
+    Codes that are points, or a choice among components, have no such scale: what varies little
+    among them may still be all that they say.
+    """
+    if not (model.is_likelihood and model.has_encoder):
+        return False
+    rows = slice(0, 1)
+    with judging(model):
+        x = split[rows][0].to(model.calibrated.device)
+        return isinstance(model.encode(x, context_of(model, split, rows)), DiagonalGaussian)
 
 
 def latent_means(model: Model, split: Split, max_rows: int | None = None) -> Tensor:
@@ -39,7 +54,7 @@ def latent_means(model: Model, split: Split, max_rows: int | None = None) -> Ten
 
 
 def are_active(means: Tensor) -> Tensor:
-    """Which latent dimensions carry the data: Var_x E_q[z] > 0.01.
+    """Which latent dimensions carry the data: Var_x E_q[z] > 0.01, of a prior variance of 1.
 
     References:
         Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016.

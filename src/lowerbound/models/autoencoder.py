@@ -1,12 +1,14 @@
 """The plain autoencoder: two networks and a squared error.
 
-    z = encoder(x),   x̂ = decoder(z),   minimise Σ_i ((x_i − x̂_i) / s_i)²
+    z = encoder(x),   x̂ = decoder(z),   minimise ‖x − x̂‖² / s²
 
-with s the unit of the data, as networks see them: the standard deviation of each column of a
-vector, or of each channel of an array, on the training set. The error is the squared one, for
-every kind of data, because that is what PCA minimises: with linear networks this is PCA, so that
+with s one number for all dimensions, the root mean square of their standard deviations on the
+training set: it keeps the loss of order D and moves no optimum. The error is the squared one, for
+every kind of data, because that is what PCA minimises: with linear networks this is PCA of the
+data as given (an s of its own for each column would make it PCA of their correlations), so that
 what is gained beside it is the gain of bent networks, and beside a VAE the price of probability.
-It is summed over dimensions, as the reconstruction term of a VAE is.
+It is summed over dimensions, as the reconstruction term of a VAE is. The networks themselves see
+columns, or channels, of variance 1.
 
 It has no prior and no p(x|z): not a likelihood.
 
@@ -18,6 +20,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
@@ -108,8 +111,8 @@ class Autoencoder(Coder):
         return model
 
     def unit(self) -> Tensor:
-        """The unit of the squared error: s, broadcastable to an example."""
-        return self.head.scale
+        """The unit of the squared error: s, one number."""
+        return self.head.typical
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Point:
         """The code of x, (B, d)."""
@@ -122,3 +125,7 @@ class Autoencoder(Coder):
 
     def _calibrate(self, source: Source) -> None:
         self.head.calibrate(measured(source.train))
+        # No column varies by more than √D units; one that does not vary at all must not either,
+        # or a code in a far smaller unit would be learned after it.
+        most = self.head.typical * math.sqrt(self.head.scale.numel())
+        self.head.scale.clamp_max_(float(most))

@@ -62,4 +62,5 @@ OBJECTIVES: dict[str, Objective] = {
 """Every objective by name."""
 
 IMPORTANCE_WEIGHTED = frozenset({"iwae", "stl", "dreg", "miwae", "piwae", "ciwae"})
-"""Those that climb L_K and not L_1: their runs are validated by L_K too."""
+"""Those that need K draws to be worth it. All their runs are validated by L_N of all N draws, one
+number that compares between them, also where `miwae` or `ciwae` climbs a looser bound."""

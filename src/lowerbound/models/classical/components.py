@@ -10,7 +10,16 @@ from torch import Tensor
 
 from lowerbound.distributions import Distribution
 
-__all__ = ["ComponentMixture", "Components", "OneHot"]
+__all__ = ["ComponentMixture", "Components", "OneHot", "expected"]
+
+
+def expected(weights: Tensor, values: Tensor) -> Tensor:
+    """Σ_c w_c v_c over the last axis, where a weight of 0 counts for nothing, even times ∞.
+
+    >>> expected(torch.tensor([0.5, 0.0]), torch.tensor([4.0, -math.inf]))
+    tensor(2.)
+    """
+    return torch.where(weights == 0, 0.0, weights * values).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -88,11 +97,11 @@ class OneHot(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log P of one-hot vectors (…, C): (…), nats."""
-        return (x * self.log_probs).sum(-1)
+        return expected(x, self.log_probs)
 
     def entropy(self) -> Tensor:
         """Entropy in nats, (…)."""
-        return -(self.mean * self.log_probs).sum(-1)
+        return -expected(self.mean, self.log_probs)
 
     def chosen(self, u: Tensor) -> Tensor:
         """The one-hot vectors (K, …, C) that uniform ``u`` (K, …, 1) in [0, 1) choose."""

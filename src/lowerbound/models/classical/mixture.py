@@ -37,7 +37,12 @@ from lowerbound.distributions import Support
 from lowerbound.errors import refuse
 from lowerbound.models.base import Draw, Model
 from lowerbound.models.classical.cells import UNIFORM_VARIANCE, cell_widths, values_of
-from lowerbound.models.classical.components import ComponentMixture, Components, OneHot
+from lowerbound.models.classical.components import (
+    ComponentMixture,
+    Components,
+    OneHot,
+    expected,
+)
 from lowerbound.models.classical.moments import ROWS_AT_ONCE, mean_of, vectors
 from lowerbound.objectives import Bound, Noise
 
@@ -283,10 +288,10 @@ class GaussianMixture(Model):
         log_q = self.encode(x).log_probs
         prior, q = self.weights.log(), log_q.exp()
         # Rate: what it costs to name the component.
-        kl = (q * (log_q - prior)).sum(-1)
+        kl = expected(q, log_q - prior)
         # Reconstruction: E_q E_u log N_c(x + u).
         joint = self._log_joint(self._points(x), UNIFORM_VARIANCE * self.width)
-        return Bound((q * (joint - prior)).sum(-1), {"kl": kl})
+        return Bound(expected(q, joint - prior), {"kl": kl})
 
     def draw(
         self,
@@ -310,7 +315,7 @@ class GaussianMixture(Model):
         """See `Model.log_joint`; latents ``z`` (K, B, C), and ``u`` where dequantised."""
         points = x.flatten(1).to(self.means)
         points = points + self.width * latents["u"] if self.dequantizes else points
-        return (latents["z"] * self._log_joint(points, torch.zeros_like(self.width))).sum(-1)
+        return expected(latents["z"], self._log_joint(points, torch.zeros_like(self.width)))
 
     # --- generation -------------------------------------------------------------------------
 
