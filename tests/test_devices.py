@@ -122,6 +122,24 @@ def test_two_processes_see_the_losses_of_one(alone_and_together):
 
 
 @pytest.mark.nightly
+def test_a_run_goes_on_with_another_number_of_devices(table, alone_and_together, tmp_path):
+    out = tmp_path / "moved"
+    job = subprocess.Popen(command(table, out, "--steps", "50"), env=environment())
+    wait_for_validations(job, out, 3)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(60) == 143
+    of = [sys.executable, "-m", "lowerbound", "train", "--resume", str(out), "--devices", "2"]
+    resumed = run(of)
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert "not bit-identical" in resumed.stderr
+    assert "devices 1 then, 2 now" in resumed.stderr
+    ours, theirs = (rows_of(f, "validation") for f in (out, alone_and_together[0]))
+    np.testing.assert_allclose(
+        [row["bound"] for row in ours], [row["bound"] for row in theirs], rtol=1e-5
+    )
+
+
+@pytest.mark.nightly
 def test_shares_of_weights_train_stop_and_resume_as_one_whole(table, shared_out, tmp_path):
     alone = tmp_path / "alone"
     assert run(command(table, alone, "--steps", "50", "--clip", "3")).returncode == 0

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 from lowerbound.commands import COMMANDS, TrainFlags
 from lowerbound.commands.parsing import parse, value_of
-from lowerbound.config import RunConfig, load_config, nearest
+from lowerbound.config import PLACES, RunConfig, load_config, nearest
 from lowerbound.errors import (
     InputError,
     Interrupted,
@@ -243,7 +243,7 @@ def _refuse_changes(before: Any, after: Any) -> None:
     """A resumed run keeps its configuration: what was changed is named."""
     for field in dataclasses.fields(RunConfig):
         old, new = getattr(before, field.name), getattr(after, field.name)
-        if old != new:
+        if old != new and field.name not in PLACES:
             raise refuse(
                 field.name,
                 f"as the run began, {printable(old)}",

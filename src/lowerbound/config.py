@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, get_args
 from lowerbound.errors import InputError, printable, refuse
 from lowerbound.files import MAX_TEXT_BYTES
 
-__all__ = ["RunConfig", "TrainingConfig", "load_config", "nearest", "validated"]
+__all__ = ["PLACES", "RunConfig", "TrainingConfig", "load_config", "nearest", "validated"]
 
 DEFAULT_STEPS = 5_000
 DEFAULT_EPOCHS = 300
@@ -30,6 +30,8 @@ DIALS: dict[str, tuple[Objective, ...]] = {
     "mix": ("ciwae",),
 }
 """Options that only some objectives read; for the others they stay at their default."""
+PLACES = ("device", "devices", "strategy", "logger")
+"""Options that say where a run is and who watches, not what it is: a resume may change them."""
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def resume(
     folder: Path,
     *,
     changed: RunConfig | None = None,
-    devices: int | None = None,
+    places: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Run:
     """Continue a run from its newest good checkpoint, or complete what a finished one lacks.
@@ -163,7 +163,7 @@ def resume(
     Args:
         folder: the run folder.
         changed: continue with this configuration, and with whatever the data are now.
-        devices: other than the run began with: order and noise stay, sums are taken otherwise.
+        places: device, devices, strategy or logger, where they are to be others than before.
         quiet: no progress.
 
     Raises:
@@ -171,7 +171,8 @@ def resume(
         CheckpointError: it has checkpoints and all of them are bad.
     """
     config = changed or run_config(folder)
-    config = replace(config, devices=devices or config.devices)
+    config = replace(config, **dict(places or {}))
+    require(config.logger)
     engine = make_engine(config.device, config.devices, config.strategy)
     console = Console(quiet or not engine.is_main)
     if (folder / "report.html").exists():

@@ -156,7 +156,10 @@ def test_a_component_of_weight_zero_is_as_if_it_were_not_there():
     q, _ = some_zero()
     parts = Components(means, torch.ones(4, 2).double())
     fewer = Components(means[:2], torch.ones(2, 2).double())
-    whole, part = ComponentMixture(q[None], parts, (2,)), ComponentMixture(q[None, :2], fewer, (2,))
+    whole, part = (
+        ComponentMixture(q[None], parts, (2,)),
+        ComponentMixture(q[None, :2], fewer, (2,)),
+    )
     torch.testing.assert_close(whole.log_prob(x), part.log_prob(x))
     torch.testing.assert_close(whole.mean, part.mean)
     torch.testing.assert_close(whole.choice.entropy(), part.choice.entropy())

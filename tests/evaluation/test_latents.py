@@ -161,7 +161,7 @@ def small_model(name, source):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_only_a_posterior_beside_a_prior_has_active_units_or_can_collapse(name, digits):
-    """0.01 is a share of the prior's variance 1; codes without a prior have a unit of their own."""
+    """0.01 is a share of the prior's variance 1; codes without a prior have their own unit."""
     model = small_model(name, digits)
     result = evaluate(model, digits, num_samples=2, baselines=False, max_rows=30)
     gaussian = model.has_encoder and isinstance(

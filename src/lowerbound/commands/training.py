@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from lowerbound.config import DIALS, RunConfig, TrainingConfig
+from lowerbound.config import DIALS, PLACES, RunConfig, TrainingConfig
 from lowerbound.errors import refuse
 from lowerbound.launch import is_first
 from lowerbound.tables import evaluation_table, print_table
@@ -57,7 +57,8 @@ def train(flags: Any) -> int:
     config = RunConfig(**values, options=dataclasses.asdict(options))
     if flags.resume is not None:
         changed = config if flags.allow_changed else None
-        done = run.resume(Path(flags.resume), changed=changed, quiet=flags.quiet)
+        places = {name: getattr(config, name) for name in PLACES}
+        done = run.resume(Path(flags.resume), changed=changed, places=places, quiet=flags.quiet)
     else:
         done = run.train(config, flags.out, overwrite=flags.overwrite, quiet=flags.quiet)
     if not flags.quiet and is_first():

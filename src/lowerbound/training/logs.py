@@ -163,8 +163,9 @@ class Console:
             self.bar = None
 
     def say(self, text: str) -> None:
-        """One line for the person who waits."""
-        self.rich.print(text, soft_wrap=True, markup=False)
+        """One line for the person who waits; nothing where there is nothing to say."""
+        if text:
+            self.rich.print(text, soft_wrap=True, markup=False)
 
     def progress(self, share: float, row: dict[str, Any]) -> None:
         """Move the bar: images/s, bound in nats and bits/dim of the last interval."""

@@ -28,7 +28,7 @@ from lowerbound.training.batches import Batches, blocks_of
 from lowerbound.training.checkpoint import Checkpoint
 from lowerbound.training.logs import Console, TrackedLog
 from lowerbound.training.meter import Meter
-from lowerbound.training.resume import facts_of, refuse_changes
+from lowerbound.training.resume import facts_of, moved, place_of, refuse_changes
 from lowerbound.training.schedule import Length, learning_rate
 from lowerbound.training.signals import stop_signal
 from lowerbound.training.state import Position, TrainState
@@ -121,11 +121,12 @@ def fit_model(
     )
     parallel_step = engine.setup(step_module)
     state = TrainState(trained, config, initial=model)
-    facts = facts_of(model, source, config, step_module)
+    facts, place = facts_of(model, source, config, step_module), place_of(engine)
     if checkpoint is not None:
         if not allow_changed:
             refuse_changes(checkpoint, facts, source)
         state.restore(checkpoint)
+        console.say(moved(checkpoint, place))
     position = state.position
     log = TrackedLog(folder, position.metrics_bytes, trackers)
     judge = Judge(
@@ -196,7 +197,7 @@ def fit_model(
             # --- save: at every validation, every five minutes, and when asked to stop
             if saving:
                 position.metrics_bytes = log.flushed_bytes()
-                state.save(folder, facts)
+                state.save(folder, facts, place)
                 engine.barrier()
                 saved_at = time.perf_counter()
             if stopping or (position.finished and stop.number):  # asked for during the last save

@@ -12,16 +12,17 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from lowerbound.config import TrainingConfig
+import torch
+
+from lowerbound.config import PLACES, TrainingConfig
 from lowerbound.data import Source
+from lowerbound.engine import Engine
 from lowerbound.errors import refuse
 from lowerbound.models import Model
 from lowerbound.training.checkpoint import Checkpoint
 from lowerbound.training.step import Step
 
-__all__ = ["changed_fields", "facts_of", "refuse_changes"]
-
-FREE = ("device", "devices", "strategy", "logger")  # a run may move to another machine
+__all__ = ["changed_fields", "facts_of", "moved", "place_of", "refuse_changes"]
 
 
 def facts_of(model: Model, source: Source, config: TrainingConfig, step: Step) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def facts_of(model: Model, source: Source, config: TrainingConfig, step: Step) -
         "compile": "always" if step.compiled else "never",
         "data": source.fingerprint,  # last: whatever else has changed says more
     }
-    kept = {name: value for name, value in facts.items() if name not in FREE}
+    kept = {name: value for name, value in facts.items() if name not in PLACES}
     plain: dict[str, Any] = json.loads(json.dumps(kept))  # as a checkpoint gives them back
     return plain
 
@@ -78,3 +79,22 @@ def refuse_changes(checkpoint: Checkpoint, now: Mapping[str, Any], source: Sourc
     others = f" ({len(changed) - 1} more changed)" if len(changed) > 1 else ""
     remedy = "put it back, or say --allow-changed to continue all the same"
     raise refuse(name, required, given + others, remedy)
+
+
+def place_of(engine: Engine) -> dict[str, Any]:
+    """Where a run is, as far as it decides how numbers are rounded."""
+    return {
+        "devices": engine.world,
+        "device": engine.device.type,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def moved(checkpoint: Checkpoint, place: Mapping[str, Any]) -> str:
+    """What of the place is another than before, as a warning; nothing where all is the same."""
+    then = checkpoint.state.get("place", {})
+    changed = [f"{n} {then[n]} then, {place[n]} now" for n in changed_fields(then, place)]
+    if not changed:
+        return ""
+    return f"not bit-identical to a run that was never stopped: {', '.join(changed)}"

@@ -118,7 +118,7 @@ class TrainState:
             self.best = {k: v.clone() for k, v in judged.state_dict().items()}
         return better
 
-    def save(self, run: Path | None, facts: dict[str, Any]) -> None:
+    def save(self, run: Path | None, facts: dict[str, Any], place: dict[str, Any]) -> None:
         """Write a checkpoint of everything, then prune the older ones.
 
         Every process calls it, since each may hold parts; the one that has a folder writes.
@@ -130,7 +130,8 @@ class TrainState:
         average = self.average.model.state_dict()
         tensors = {"model": model, "average": average, "optimizer": optimizer, "best": self.best}
         position = asdict(self.position)
-        state = {"position": position, "averaged": self.average.step, "facts": facts}
+        state = {"position": position, "averaged": self.average.step}
+        state |= {"facts": facts, "place": place}
         save_checkpoint(run, self.position.step, tensors, state)
         prune(run, self.position.step, self.position.best_step)
 
