@@ -1,7 +1,8 @@
 """What every example shares: its two flags, its figure, its table.
 
 A row of the table is (quantity, computed, exact, within). A row whose exact value is known is a
-claim: |computed − exact| ≤ within, or the script ends with exit code 1.
+claim: |computed − exact| ≤ within, or low ≤ computed < high where ``exact`` is a pair (low, high);
+else the script ends with exit code 1.
 """
 
 import argparse
@@ -57,6 +58,12 @@ def finish(rows: list[tuple], figure: Figure, out: str | None) -> None:
         computed = float(computed)
         if exact is None:
             cells.append((name, f"{computed:.6g}", "", "", ""))
+            continue
+        if isinstance(exact, tuple):
+            low, high = exact
+            cells.append((name, f"{computed:.6g}", f"[{low:g}, {high:g})", "", ""))
+            if not low <= computed < high:
+                broken.append(name)
             continue
         difference = computed - float(exact)
         cells.append(

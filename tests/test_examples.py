@@ -30,9 +30,13 @@ def table(text: str) -> list[list[str]]:
 
 
 def claims(rows: list[list[str]]) -> int:
-    """The number of rows with an exact value, all of them within what they allow."""
+    """The number of rows with an exact value or interval, all of them within what they allow."""
     checked = [row for row in rows if row[2]]
     for name, computed, exact, difference, within in checked:
+        if exact.startswith("["):
+            low, high = (float(end) for end in exact.strip("[)").split(","))
+            assert low <= float(computed) <= high, name
+            continue
         assert abs(float(difference)) <= float(within) * 1.05, name  # printed with two digits
         spread = abs(float(computed) - float(exact))
         rounding = 1e-5 * (abs(float(computed)) + abs(float(exact)))  # printed with six digits
@@ -93,6 +97,11 @@ def test_a_broken_claim_ends_a_script(monkeypatch, capsys):
         with pytest.raises(SystemExit, match="outside its tolerance: what is claimed"):
             _shared.finish([("what is claimed", computed, exact, within)], figure, None)
     capsys.readouterr()
-    _shared.finish([("held", 1.0, 1.5, 0.5), ("no claim", 7.0, None, None)], figure, None)
-    assert claims(table(capsys.readouterr().out)) == 1
+    for computed in (1.0, -1e-9, float("nan")):
+        with pytest.raises(SystemExit, match="outside its tolerance: what is claimed"):
+            _shared.finish([("what is claimed", computed, (0, 1), None)], figure, None)
+    capsys.readouterr()
+    held = [("held", 1.0, 1.5, 0.5), ("between", 0.0, (0, 0.5), None)]
+    _shared.finish([*held, ("no claim", 7.0, None, None)], figure, None)
+    assert claims(table(capsys.readouterr().out)) == 2
     sys.modules.pop("_shared", None)

@@ -252,3 +252,12 @@ print(peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 50_000  # 1.3 megabytes per example where every block leaves a hole
+
+
+def test_the_draws_share_of_the_error_is_how_far_other_draws_move_the_mean(make_linear):
+    known = make_linear("wide", d=2)
+    runs = [log_likelihood(known.model, known.x, num_samples=60, seed=s) for s in range(150)]
+    spread = float(torch.stack([run.value.mean() for run in runs]).std())
+    told = sum(run.monte_carlo_error() for run in runs) / len(runs)
+    assert told == pytest.approx(spread, rel=0.2)
+    assert log_likelihood(known.model, known.x, num_samples=1).monte_carlo_error() is None

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from lowerbound.build import create_model
+from lowerbound.data import Rows, make_source
 from lowerbound.distributions import LIKELIHOODS, Binary, Discrete, Product, Real
 from lowerbound.errors import InputError
-from lowerbound.evaluation import base, evaluate, log_likelihood, prior, prior_monte_carlo
+from lowerbound.evaluation import base, evaluate, log_likelihood, nats, prior, prior_monte_carlo
 from lowerbound.models import VAE
 
 
@@ -46,6 +47,94 @@ def test_it_fails_as_the_latents_grow_where_the_encoder_does_not(make_linear):
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < 3
     assert 1 <= float(estimate.effective_sample_size.min()) < 1.2
+
+
+@pytest.mark.parametrize("num_samples", [100, 300, 1000])
+def test_the_error_of_shared_codes_is_how_far_other_codes_move_the_mean(make_linear, num_samples):
+    """The same examples under other seeds; an error as if of codes of their own is far off."""
+    known = make_linear(d=1)
+    x = known.x.repeat(20, 1)
+    runs = [prior_monte_carlo(known.model, x, num_samples=num_samples, seed=s) for s in range(150)]
+    spread = float(torch.stack([run.value.mean() for run in runs]).std())
+    told = math.sqrt(sum(run.monte_carlo_error() ** 2 for run in runs) / len(runs))
+    assert told == pytest.approx(spread, rel=0.25)
+    apart = [float(r.standard_error.square().mean() / len(r.value)) for r in runs]
+    assert math.sqrt(sum(apart) / len(apart)) < 0.5 * spread
+
+
+def test_the_standard_error_has_both_the_examples_and_the_codes_in_it(make_linear):
+    """Other examples and codes each time: the examples are many, so codes are most of it."""
+    model = make_linear(d=1, sigma=1.0).model  # wide: no code carries all the weight
+    values, told, over_examples = [], [], []
+    for seed in range(80):
+        x = model.sample(15_000, generator=torch.Generator().manual_seed(seed)).double()
+        summary = nats._summary(prior_monte_carlo(model, x, num_samples=30, seed=seed), 30)
+        values.append(summary["value"])
+        told.append(summary["standard_error"] ** 2)
+        over_examples.append(told[-1] - summary["monte_carlo_error"] ** 2)
+    spread = float(torch.tensor(values).std())
+    assert math.sqrt(sum(told) / len(told)) == pytest.approx(spread, rel=0.3)
+    assert math.sqrt(sum(over_examples) / len(over_examples)) < 0.7 * spread
+
+
+def test_groups_of_codes_differ_from_all_by_what_they_are_apart_from_it(make_linear, monkeypatch):
+    """Their mean, each by its number of codes, is 1; blocks of another size change nothing."""
+    known = make_linear(d=2)
+    for num_samples in (1, 7, 32, 45, 300, 700):
+        estimate = prior_monte_carlo(known.model, known.x, num_samples=num_samples)
+        num = min(num_samples, prior.GROUPS)
+        assert estimate.groups.shape == (12, num)
+        sizes = torch.tensor([len(range(g, num_samples, num)) for g in range(num)])
+        mean = (estimate.groups * sizes).sum(1) / num_samples
+        torch.testing.assert_close(mean, torch.ones(12, dtype=torch.float64))
+        with monkeypatch.context() as patched:
+            patched.setattr(base, "NUMBERS_AT_ONCE", {"cpu": 40})
+            patched.setattr(base, "SMALLEST_FOOTPRINT", 1)
+            blocked = prior_monte_carlo(known.model, known.x, num_samples=num_samples)
+        torch.testing.assert_close(blocked.groups, estimate.groups)
+    assert prior_monte_carlo(known.model, known.x, num_samples=1).monte_carlo_error() is None
+
+
+def linear_data(k: int, size: int = 12):
+    """Real vectors with k directions that stand out of noise, and their probabilistic PCA."""
+    generator = torch.Generator().manual_seed(k)
+    z = torch.randn(500, k, generator=generator)
+    x = z @ torch.linalg.qr(torch.randn(size, k, generator=generator)).Q.mT
+    x = x + 0.2 * torch.randn(500, size, generator=generator)
+    source = make_source(Rows(x=x, support=Real(), name="linear"))
+    model = create_model("ppca", source, latent_dim=k)
+    model.fit_exactly(source)
+    return model, source
+
+
+def test_beside_the_exact_evidence_the_weights_are_exact_and_the_prior_fails_with_k():
+    """Probabilistic PCA has its posterior: one draw is enough, and none from the prior is."""
+    short = []
+    for k in (1, 3, 9):
+        model, source = linear_data(k)
+        result = evaluate(model, source, num_samples=200)
+        exact, by_q = result["log_likelihood"]["value"], result["importance_sampled"]
+        assert by_q["value"] == pytest.approx(exact, abs=1e-9)
+        assert by_q["num_samples"] == 100
+        assert by_q["effective_sample_size"] == pytest.approx(100)
+        assert by_q["monte_carlo_error"] == pytest.approx(0, abs=1e-6)
+        short.append(exact - result["prior_monte_carlo"]["value"])
+    assert abs(short[0]) < 0.2
+    assert short[-1] > 4
+    assert short == sorted(short)
+
+
+@pytest.mark.parametrize("name", ["ppca", "mixture"])
+def test_of_levels_the_weights_climb_above_the_closed_form_and_the_prior_is_not_defined(
+    name, digits
+):
+    """E log p(x + u) is exact; L_K also averages over u, inside the logarithm."""
+    model = create_model(name, digits, **({"latent_dim": 5} if name == "ppca" else {}))
+    model.fit_exactly(digits)
+    result = evaluate(model, digits, num_samples=100, max_rows=30)
+    by_q = result["importance_sampled"]
+    assert by_q["value"] > result["log_likelihood"]["value"] + 10 * by_q["monte_carlo_error"]
+    assert result["prior_monte_carlo"] is None
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
@@ -98,7 +187,13 @@ def test_evaluation_puts_it_beside_the_others(make_linear, digits):
     model = create_model("vae", digits, latent_dim=3, width=16)
     result = evaluate(model, digits, num_samples=20, baselines=False, max_rows=30)
     part = result["prior_monte_carlo"]
-    assert set(part) == {"value", "standard_error", "num_samples", "effective_sample_size"}
+    assert set(part) == {
+        "value",
+        "standard_error",
+        "monte_carlo_error",
+        "num_samples",
+        "effective_sample_size",
+    }
     assert part["num_samples"] == 20
     assert 1 <= part["effective_sample_size"] <= 20
     ppca = create_model("ppca", digits, latent_dim=3)

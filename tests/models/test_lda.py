@@ -99,6 +99,23 @@ def test_constant_columns_change_nothing(clusters):
     )
 
 
+def test_a_column_that_differs_between_classes_alone_is_left_out_with_a_note(clusters):
+    x, labels = clusters.train.x, clusters.train.labels
+    assert fitted(clusters, 2).notes() == []
+    for column, told in (
+        (torch.full((400,), 7.1, dtype=torch.float64), False),
+        (labels.double(), True),
+        (1e-3 * (labels == 2).double() + 0.7, True),
+    ):
+        wider = labelled(torch.cat([x, column[:, None]], 1), labels)
+        model = fitted(wider, 2)
+        torch.testing.assert_close(model.weight[:-1].abs(), fitted(clusters, 2).weight.abs())
+        notes = model.notes()
+        assert bool(notes) == told
+        if told:
+            assert "1 column(s) (5, from 0) are constant within every class" in notes[0]
+
+
 def test_data_without_labels_or_with_too_few_classes_are_refused(clusters, digits, blobs):
     with pytest.raises(InputError, match="'data' must be labelled for a model of kind 'lda'"):
         create_model("lda", blobs)

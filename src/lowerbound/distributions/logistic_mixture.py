@@ -86,7 +86,8 @@ class LogisticMixtureLikelihood(Likelihood):
         if components < 1:
             raise refuse("components", "at least 1", components)
         self.components, self.num_outputs = components, 3 * components
-        # Components that start at one place would learn the same thing.
+        # Equal components have equal gradients. Random weights of the decoder tell them apart, but
+        # by little; apart from the start, each has levels of its own to explain.
         start = torch.linspace(-1, 1, components + 2)[1:-1]
         self.register_buffer("spread", start, persistent=False)
 

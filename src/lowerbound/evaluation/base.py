@@ -50,11 +50,27 @@ class LogLikelihood:
         standard_error: of ``value`` over the samples, by the delta method, (B,), nats; NaN for one
             sample. It cannot exceed 1, and says little where the effective sample size is near 1.
         effective_sample_size: (Σ w)² / Σ w², (B,), between 1 and K.
+        groups: where the examples share their draws, the mean weight of each of G groups of draws
+            over that of all draws, (B, G).
     """
 
     value: Tensor
     standard_error: Tensor
     effective_sample_size: Tensor
+    groups: Tensor | None = None
+
+    def monte_carlo_error(self) -> float | None:
+        """Of the mean of ``value`` over these examples: how far other draws move it.
+
+        Draws of each example's own average out over N examples. Shared draws do not: by the delta
+        method the mean moves with the mean over examples of each group's weight, and G such
+        numbers show by how much. None where one draw says nothing of it.
+        """
+        if self.groups is not None:
+            num = self.groups.shape[1]
+            return float(self.groups.mean(0).std() / math.sqrt(num)) if num > 1 else None
+        error = float(self.standard_error.square().mean().sqrt() / math.sqrt(len(self.value)))
+        return error if math.isfinite(error) else None
 
 
 class RunningMean:
@@ -141,7 +157,8 @@ def shared(
         return estimate(data, 0)
     mine = engine.rows(len(data))
     own = estimate(data.take(torch.arange(mine.start, mine.stop)), mine.start)
-    return LogLikelihood(*(engine.gather(values) for values in vars(own).values()))
+    parts = vars(own).items()
+    return LogLikelihood(**{k: None if v is None else engine.gather(v) for k, v in parts})
 
 
 def context_of(model: Model, split: Split, rows: Tensor | slice = slice(None)) -> Tensor | None:

@@ -31,7 +31,9 @@ from lowerbound.evaluation.base import (
 )
 from lowerbound.models import Model, concatenate_noise
 
-__all__ = ["exact_log_likelihood", "join", "log_likelihood"]
+__all__ = ["exact_log_likelihood", "join", "log_likelihood", "sampled_log_likelihood"]
+
+NAMES = ("value", "standard_error", "effective_sample_size")
 
 
 def log_likelihood(
@@ -64,9 +66,17 @@ def log_likelihood(
         raise refuse("num_samples", "at least 1", num_samples)
     split = as_split(x, context)
     check_split(model, split)
-    with judging(model):
-        if model.closed_form:
+    if model.closed_form:
+        with judging(model):
             return exact_log_likelihood(model, split, num_samples)
+    return sampled_log_likelihood(model, split, num_samples, seed, first)
+
+
+def sampled_log_likelihood(
+    model: Model, split: Split, num_samples: int, seed: int = 0, first: int = 0
+) -> LogLikelihood:
+    """L_K of each example by its draws, also of a model with a closed form; arguments as above."""
+    with judging(model):
         # Made beforehand: a small tensor kept per block would leave the large ones that are freed
         # around it in pieces that fit no other, and memory would grow with the examples.
         result = LogLikelihood(*torch.empty(3, len(split), dtype=torch.float64))
@@ -75,8 +85,8 @@ def log_likelihood(
             some, given = split[rows][0].to(device), context_of(model, split, rows)
             numbers = range(first + rows.start, first + rows.stop)
             judged = _judged(model, some, given, numbers, num_samples, seed)
-            for name, values in vars(judged).items():
-                getattr(result, name)[rows] = values
+            for name in NAMES:
+                getattr(result, name)[rows] = getattr(judged, name)
         return result
 
 
@@ -96,8 +106,11 @@ def exact_log_likelihood(
 def join(parts: Sequence[LogLikelihood]) -> LogLikelihood:
     """Estimates of blocks of examples as one."""
     none = torch.empty(0, dtype=torch.float64)
-    names = ("value", "standard_error", "effective_sample_size")
-    return LogLikelihood(*(torch.cat([none, *(getattr(p, n) for p in parts)]) for n in names))
+    groups = [part.groups for part in parts if part.groups is not None]
+    return LogLikelihood(
+        *(torch.cat([none, *(getattr(p, n) for p in parts)]) for n in NAMES),
+        groups=torch.cat(groups) if groups else None,
+    )
 
 
 def _judged(

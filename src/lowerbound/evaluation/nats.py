@@ -14,13 +14,14 @@ from lowerbound.engine import Engine
 from lowerbound.errors import DivergedError
 from lowerbound.evaluation.base import LogLikelihood, blocks, context_of, shared, standard_error
 from lowerbound.evaluation.judge import BATCH
-from lowerbound.evaluation.likelihood import log_likelihood
+from lowerbound.evaluation.likelihood import log_likelihood, sampled_log_likelihood
 from lowerbound.evaluation.prior import has_prior, prior_monte_carlo
 from lowerbound.models import Model
 
 __all__ = ["nats"]
 
 BOUND_SAMPLES = 16
+SHOWN_SAMPLES = 100  # of L_K beside an exact value, which needs none
 DETAIL = "per group of "
 
 
@@ -39,7 +40,14 @@ def nats(
     Raises:
         DivergedError: the bound is not finite.
     """
-    names = ("prior_monte_carlo", "bound", "log_likelihood", "gap", "bits_per_dim")
+    names = (
+        "prior_monte_carlo",
+        "bound",
+        "importance_sampled",
+        "log_likelihood",
+        "gap",
+        "bits_per_dim",
+    )
     result: dict[str, Any] = dict.fromkeys((*names, "rate_per_latent"))
     if not model.is_likelihood:
         return result | {"reason": "not a likelihood"}
@@ -59,6 +67,12 @@ def nats(
     each["log_likelihood"] = estimate.value
     result["log_likelihood"] = _summary(estimate, None if model.closed_form else num_samples)
     result["log_likelihood"]["kind"] = model.evidence_kind
+    if model.closed_form:  # L_K beside what it estimates
+        few = min(num_samples, SHOWN_SAMPLES)
+        estimate = shared(
+            engine, data, lambda some, first: sampled_log_likelihood(model, some, few, first=first)
+        )
+        result["importance_sampled"] = _summary(estimate, few)
     if has_prior(model):
         estimate = shared(
             engine,
@@ -73,11 +87,19 @@ def nats(
 
 
 def _summary(estimate: LogLikelihood, num_samples: int | None) -> dict[str, Any]:
-    """Means over examples; without a number of samples nothing was drawn."""
+    """Means over examples; without a number of samples nothing was drawn.
+
+    The standard error is over examples and draws; that of shared draws is not in the spread of
+    the examples, and is added.
+    """
     size = float(estimate.effective_sample_size.mean())
+    error, noise = standard_error(estimate.value), estimate.monte_carlo_error()
+    if error is not None and estimate.groups is not None:
+        error = math.hypot(error, noise or 0.0)
     return {
         "value": float(estimate.value.mean()),
-        "standard_error": standard_error(estimate.value),
+        "standard_error": error,
+        "monte_carlo_error": noise,
         "num_samples": num_samples,
         "effective_sample_size": None if num_samples is None else size,
     }

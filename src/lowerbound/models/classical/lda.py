@@ -8,6 +8,8 @@ Columns w of the projection maximise wᵀS_b w / wᵀS_w w, one after the other,
 
 where A is the least-squares line back from z to x. There are at most C − 1 such directions for C
 classes. Directions without variance within classes are left out: nothing can be measured by them.
+Where a column is such a direction and still differs between classes, it tells them apart by
+itself, at a ratio of infinity; a note says that it was left out.
 
 References:
     Fisher, The Use of Multiple Measurements in Taxonomic Problems, 1936.
@@ -145,6 +147,20 @@ class LinearDiscriminants(Coder):
         eigenvalues, vectors = torch.linalg.eigh(inverse.unsqueeze(1) * within * inverse)
         kept = eigenvalues > self.TOLERANCE
         return inverse.unsqueeze(1) * vectors[:, kept] * eigenvalues[kept].rsqrt()
+
+    def notes(self) -> list[str]:
+        """Columns that were left out although the classes differ in them."""
+        # Without a weight, and with a line back from z: it varies with the classes alone.
+        differs = self.back.abs().amax(1) > 1e-8 * self.mu.abs()
+        columns = ((self.weight == 0).all(1) & differs).nonzero().squeeze(1).tolist()
+        if not columns:
+            return []
+        named = ", ".join(map(str, columns[:5])) + (", …" if len(columns) > 5 else "")
+        return [
+            f"{len(columns)} column(s) ({named}, from 0) are constant within every class and "
+            "differ between classes: each tells some of them apart without fail, and the "
+            "projection, which measures by the variance within classes, leaves them out."
+        ]
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Point:
         """The projection Wᵀ(x − m), (B, k), in standard deviations within classes."""

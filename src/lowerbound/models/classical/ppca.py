@@ -32,6 +32,7 @@ from lowerbound.errors import refuse
 from lowerbound.models.base import Draw, Model
 from lowerbound.models.classical.cells import UNIFORM_VARIANCE, cell_widths, values_of
 from lowerbound.models.classical.moments import covariance_of, mean_of
+from lowerbound.models.priors import StandardNormal
 from lowerbound.objectives import Bound, Noise
 
 __all__ = ["PPCAOptions", "ProbabilisticPCA"]
@@ -76,6 +77,7 @@ class ProbabilisticPCA(Model):
         if latent_dim >= size:
             raise refuse("latent_dim", f"below the {size} dimensions of the data", latent_dim)
         self.latent_dim = latent_dim
+        self.prior = StandardNormal(latent_dim).double()
         self.register_buffer("mu", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("weight", torch.zeros(size, latent_dim, dtype=torch.float64))
         self.register_buffer("eigenvalues", torch.ones(latent_dim, dtype=torch.float64))
@@ -215,8 +217,7 @@ class ProbabilisticPCA(Model):
         points = x.flatten(1).to(self.mu)
         points = points + self.width * latents["u"] if self.dequantizes else points
         p = DiagonalGaussian(z @ self.weight.mT + self.mu, 0.5 * self.variance.log())
-        zero = self.mu.new_zeros(())
-        return p.log_prob(points) + DiagonalGaussian(zero, zero).log_prob(z)
+        return p.log_prob(points) + self.prior.log_prob(z)
 
     @torch.no_grad()
     def sample(
