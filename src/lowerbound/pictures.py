@@ -146,6 +146,7 @@ def samples_picture(
         context = contexts_for(model, num, seed=seed, split=split)
     means = draw(model, num, seed=seed, mean=True, context=context)
     draws = means if mean else draw(model, num, seed=seed, context=context)
+    labels = class_labels(model, context)
     return plots.samples_figure(
         draws,
         None if mean else means,
@@ -153,9 +154,10 @@ def samples_picture(
         model.event_shape,
         some,
         names,
-        class_labels(model, context),
+        labels,
         are_means=mean,
         columns=columns,
+        given="class" if labels else "" if context is None else "context",
     )
 
 

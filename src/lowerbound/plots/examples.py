@@ -55,6 +55,7 @@ def samples_figure(
     *,
     are_means: bool = False,
     columns: int | None = None,
+    given: str = "",
 ) -> Figure:
     """What the model draws: images in a grid, two real columns as points, others as histograms.
 
@@ -68,10 +69,12 @@ def samples_figure(
         labels: Class of each draw (N,), or its name, written into the corner of its image.
         are_means: ``draws`` are means of p(x|z) themselves, and are called so.
         columns: Images to a row; a square grid unless said.
+        given: What each draw was given, ``"class"`` or the like.
     """
     title = "What the model draws"
-    of_means = "Means of p(x|z), z from the prior"
-    drawn = of_means if are_means else "Draws from p(x)"
+    of_means = f"Means of p(x|z, {given})" if given else "Means of p(x|z)"
+    of_means += ", z from the prior"
+    drawn = of_means if are_means else f"Draws from p(x|{given})" if given else "Draws from p(x)"
     if not is_image(event_shape):
         data = None if train is None else as_rows(train)
         draw = scatter_pair if isinstance(support, Real) and draws[0].numel() == 2 else histograms
