@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lowerbound.build import create_model
     from lowerbound.build import load_model as load
-    from lowerbound.data import Classes, Rows, Source, load_data
+    from lowerbound.data import Classes, Mask, Rows, Source, Vector, load_data
     from lowerbound.distributions import Binary, Counts, Discrete, Product, Real, Unit
     from lowerbound.errors import LowerboundError
     from lowerbound.evaluation import evaluate, log_likelihood
@@ -30,8 +30,10 @@ _HOMES = {
     "create_model": "lowerbound.build",
     "load": "lowerbound.build:load_model",
     "Classes": "lowerbound.data",
+    "Mask": "lowerbound.data",
     "Rows": "lowerbound.data",
     "Source": "lowerbound.data",
+    "Vector": "lowerbound.data",
     "load_data": "lowerbound.data",
     "Binary": "lowerbound.distributions",
     "Counts": "lowerbound.distributions",
@@ -56,12 +58,14 @@ __all__ = [
     "Discrete",
     "Draw",
     "LowerboundError",
+    "Mask",
     "Model",
     "Product",
     "Real",
     "Rows",
     "Source",
     "Unit",
+    "Vector",
     "create_model",
     "evaluate",
     "fit",

@@ -15,7 +15,7 @@ from lowerbound.files import check_format_version, load_json, save_json
 if TYPE_CHECKING:
     from torch import nn
 
-    from lowerbound.data import Source
+    from lowerbound.data import Context, Source
     from lowerbound.distributions import Support
     from lowerbound.models import Model
 
@@ -28,6 +28,9 @@ __all__ = [
     "options_class",
     "save_model",
 ]
+
+
+PARTS = ("encoder", "decoder", "prior", "embedding")  # modules that may take the place of ours
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,14 @@ MODELS: dict[str, Entry] = {
         "Variational autoencoder: Gaussian posterior, N(0, I) prior, any likelihood.",
         "Kingma and Welling, Auto-Encoding Variational Bayes, 2014",
         nats=-84.85,
+    ),
+    "cvae": Entry(
+        "lowerbound.models.conditional:CVAE",
+        "CVAEOptions",
+        "Conditional VAE: given a class, a vector or a part of x; bound on log p(x|context).",
+        "Sohn, Lee and Yan, Learning Structured Output Representation using Deep Conditional "
+        "Generative Models, 2015",
+        conditional=True,
     ),
     "ppca": Entry(
         "lowerbound.models.classical:ProbabilisticPCA",
@@ -119,7 +130,7 @@ def create_model(
     event_shape_or_source: Sequence[int] | Source,
     *,
     support: Support | str | None = None,
-    context: None = None,
+    context: Context | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Model:
@@ -131,16 +142,18 @@ def create_model(
             model also measures the scale of the training data.
         support: what values an element can take; a source knows its own. Without either the data
             are `Real`.
-        context: what the model is conditioned on; None in this version.
+        context: what a conditional model is given: `Classes`, `Vector` or `Mask`; a source knows
+            its own.
         seed: of the initial weights.
-        **options: fields of the model's options dataclass, or ``encoder=`` and ``decoder=``
-            networks of your own.
+        **options: fields of the model's options dataclass, or ``encoder=``, ``decoder=``,
+            ``prior=`` and ``embedding=`` modules of your own.
 
     Returns:
         The model, untrained, in eval mode, in float32 (classical models in float64), on the CPU.
 
     Raises:
-        InputError: an unknown name or option, or a likelihood that does not fit the support.
+        InputError: an unknown name or option, a likelihood that does not fit the support, or a
+            context for a model that has none.
 
     >>> import torch
     >>> model = create_model("vae", (3,), latent_dim=2)
@@ -151,32 +164,45 @@ def create_model(
     from lowerbound.data import Source
     from lowerbound.distributions import Real, parse_support
 
-    if context is not None:
-        raise refuse("context", "None in this version", context)
     model_class, options_type = model_entry(name).load()
-    parts = {k: options.pop(k) for k in ("encoder", "decoder", "prior") if k in options}
+    parts = {k: options.pop(k) for k in PARTS if not isinstance(options.get(k, ""), str)}
     chosen = validated(options_type, options, f"the options of model '{name}'")
     source = event_shape_or_source if isinstance(event_shape_or_source, Source) else None
-    if isinstance(event_shape_or_source, Source):
-        shape = event_shape_or_source.event_shape
-        if support not in (
-            None,
-            event_shape_or_source.support,
-            str(event_shape_or_source.support),
-        ):
-            raise refuse("support", f"the source's own, {event_shape_or_source.support}", support)
-        support = event_shape_or_source.support
-    else:
-        shape = tuple(int(n) for n in event_shape_or_source)
     if isinstance(support, str):
         support = parse_support(support)
+    if isinstance(event_shape_or_source, Source):
+        shape = event_shape_or_source.event_shape
+        support = _of_source("support", support, event_shape_or_source.support)
+    else:
+        shape = tuple(int(n) for n in event_shape_or_source)
     if not shape or min(shape) < 1:
         raise refuse("event_shape", "at least one axis, none of them empty", shape)
+    given = _context_for(name, context, source)
     with initialised_by(seed):
-        model: Model = model_class.build(shape, support or Real(), chosen, **parts)  # type: ignore[attr-defined]
+        model: Model = model_class.build(shape, support or Real(), chosen, **parts, **given)  # type: ignore[attr-defined]
     if source is not None:
         model.calibrate(source)
     return model.eval()
+
+
+def _of_source(name: str, given: Any, own: Any) -> Any:
+    """What a source knows of itself; something else is refused."""
+    if given not in (None, own):
+        raise refuse(name, f"the source's own, {own}", given)
+    return own
+
+
+def _context_for(name: str, context: Context | None, source: Source | None) -> dict[str, Any]:
+    """The context that a conditional model is built with; nothing for one of p(x)."""
+    if not model_entry(name).conditional:
+        if context is not None:
+            names = ", ".join(n for n, entry in MODELS.items() if entry.conditional)
+            required = f"left out for a '{name}', a model of p(x)"
+            raise refuse("context", required, context, f"conditional is: {names}")
+        return {}
+    return {
+        "context": context if source is None else _of_source("context", context, source.context)
+    }
 
 
 def save_model(folder: Path, model: Model) -> None:
@@ -199,6 +225,7 @@ def save_model(folder: Path, model: Model) -> None:
             "model": model.name,
             "event_shape": list(model.event_shape),
             "support": str(model.support),
+            "context": None if model.context is None else model.context.document(),
             "options": None if model.options is None else asdict(model.options),
         },
     )
@@ -234,15 +261,17 @@ def load_model(folder: Path | str, model: nn.Module | None = None) -> Model:
 
 
 def _built(document: dict[str, Any], path: Path) -> Model:
+    from lowerbound.data import context_from
     from lowerbound.distributions import parse_support
 
+    context = context_from(document.get("context"))
     try:
         shape = [int(n) for n in document["event_shape"]]
         support, options = parse_support(document["support"]), dict(document["options"] or {})
         name = str(document["model"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"'{printable(path)}' is not a model's config.json: {error!r}") from error
-    return create_model(name, shape, support=support, **options)
+    return create_model(name, shape, support=support, context=context, **options)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

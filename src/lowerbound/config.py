@@ -165,8 +165,12 @@ class RunConfig(TrainingConfig):
     one of them per column; detected unless said."""
     on_bad: Literal["error", "skip"] = "error"
     """What to do with images that cannot be read."""
+    condition: str = "labels"
+    """What a conditional model is given: labels; or a part of each image, mask (one to three
+    quadrants, drawn for each), mask:1, mask:2 or mask:3 (always the same ones)."""
     data_seed: int = 0
-    """Of the splits and of the binarisation of what is judged; never changes with --seed."""
+    """Of the splits, and of the binarisation and the masks of what is judged; never changes with
+    --seed."""
     latents: Literal["pca", "tsne"] = "pca"
     """How more than two latents are drawn in a plane."""
     model: str = "vae"

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from lowerbound._random import generator_for
+from lowerbound.data import Classes, Split
 from lowerbound.engine import Engine
 from lowerbound.errors import refuse
 from lowerbound.models import Model
 
-__all__ = ["decode_plane", "draw", "interpolate", "reconstruct"]
+__all__ = ["complete", "contexts_for", "decode_plane", "draw", "interpolate", "reconstruct"]
 
 BATCH = 500
 
@@ -45,6 +46,8 @@ def draw(
         raise refuse("num", "at least 1", num)
     if context is not None and len(context) != num:
         raise refuse("context", f"one for each of the {num} draws", f"{len(context)} of them")
+    if context is not None and model.context is not None:
+        model.context.check(context, model.event_shape)
     device = model.calibrated.device
     engine = engine or Engine(device)
     firsts = range(0, num, BATCH)
@@ -58,21 +61,64 @@ def draw(
     return engine.gather(torch.cat(parts))
 
 
+def contexts_for(
+    model: Model, num: int, *, seed: int = 0, split: Split | None = None
+) -> Tensor | None:
+    """What ``num`` draws are given: (num, …) on the CPU, or None for a model of p(x).
+
+    Args:
+        model: of classes, which are drawn as often as in its training set, or of other contexts.
+        num: how many.
+        seed: of the classes.
+        split: where other contexts come from, in order, and from the start again.
+    """
+    if model.context is None or split is None or isinstance(model.context, Classes):
+        generator = generator_for("classes", seed, device=model.calibrated.device)
+        drawn = model.draw_context(num, generator)
+        return None if drawn is None else drawn.cpu()
+    return split[torch.arange(num) % len(split)][1]
+
+
+def complete(model: Model, context: Tensor, num: int, *, seed: int = 0) -> Tensor:
+    """Means of p(x|z) given each context, each at several draws from the prior.
+
+    Args:
+        model: a model with a context and a prior.
+        context: of each example (B, …): what is observed of an image, say.
+        num: completions of each.
+        seed: of the draws.
+
+    Returns:
+        (num, B, *event), on the CPU; one completion of every example after another.
+    """
+    repeated = context.repeat(num, *(1,) * (context.ndim - 1))
+    means = draw(model, len(repeated), seed=seed, mean=True, context=repeated)
+    return means.unflatten(0, (num, len(context)))
+
+
 @torch.no_grad()
-def reconstruct(model: Model, x: Tensor, context: Tensor | None = None) -> Tensor:
+def reconstruct(
+    model: Model,
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    decoded_as: Tensor | None = None,
+) -> Tensor:
     """Means of p(x|z) at the posterior mean of z: (B, *event), on the CPU.
 
     Args:
         model: a model with an encoder.
         x: examples (B, *event).
         context: of each example (B, …), or None.
+        decoded_as: another context of each, to decode with: the same style in another class.
     """
     device, parts = model.calibrated.device, []
+    others = context if decoded_as is None else decoded_as
     for first in range(0, len(x), BATCH):
         rows = slice(first, first + BATCH)
-        given = None if context is None else context[rows].to(device)
+        given, other = (None if c is None else c[rows].to(device) for c in (context, others))
         z = model.encode(x[rows].to(device), given).mean
-        parts.append(model.decode(z, given).mean.cpu())
+        parts.append(model.decode(z, other).mean.cpu())
     return torch.cat(parts)
 
 

@@ -10,19 +10,33 @@ import torch
 from torch import Tensor
 
 from lowerbound import plots
-from lowerbound.data import Source
+from lowerbound.data import Classes, Mask, Source
+from lowerbound.errors import refuse
 from lowerbound.evaluation import latent_means
+from lowerbound.evaluation.base import context_of
 from lowerbound.files import load_json
-from lowerbound.generation import decode_plane, draw, interpolate, reconstruct
-from lowerbound.models import Model, ProbabilisticPCA
+from lowerbound.generation import (
+    complete,
+    contexts_for,
+    decode_plane,
+    draw,
+    interpolate,
+    reconstruct,
+)
+from lowerbound.models import ConditionalNormal, Model, ProbabilisticPCA
 
 __all__ = [
+    "NUM_COMPLETIONS",
     "NUM_DRAWS",
     "NUM_PATHS",
     "NUM_RECONSTRUCTED",
     "Numbers",
+    "class_context",
+    "class_labels",
     "draw_pictures",
     "latents_picture",
+    "paths",
+    "reconstructions_picture",
     "samples_picture",
 ]
 
@@ -42,6 +56,7 @@ NUM_DRAWS = Numbers(64, 2000)
 NUM_RECONSTRUCTED = Numbers(20, 1000)
 NUM_LATENTS = 3000
 NUM_PATHS = 6
+NUM_COMPLETIONS = 5
 
 
 def draw_pictures(
@@ -65,25 +80,40 @@ def draw_pictures(
     if model.can_sample:
         plots.save_figure(samples_picture(model, source), folder / "samples.png")
     if model.has_encoder:
-        x = source.test[slice(0, NUM_RECONSTRUCTED.of(source.event_shape))][0]
-        figure = plots.reconstructions_figure(x, reconstruct(model, x), support, names)
+        shown = slice(0, NUM_RECONSTRUCTED.of(source.event_shape))
+        x, context = source.test[shown][0], context_of(model, source.test, shown)
+        figure = reconstructions_picture(model, x, context, names)
         plots.save_figure(figure, folder / "reconstructions.png")
         plots.save_figure(latents_picture(model, source, method), folder / "latents.png")
     half = min(NUM_PATHS, len(source.test) // 2)
     if model.has_encoder and half:
-        start, end = source.test[slice(0, half)][0], source.test[slice(half, 2 * half)][0]
-        figure = plots.interpolations_figure(interpolate(model, start, end), support, names)
+        frames = paths(model, source, half)
+        figure = plots.interpolations_figure(frames, support, names)
         plots.save_figure(figure, folder / "interpolations.png")
-    if model.can_sample and getattr(model, "latent_dim", None) == 2:  # by quantiles of the prior
-        decoded, quantiles = decode_plane(model, 21 if len(source.event_shape) == 3 else 41)
-        figure = plots.plane_figure(decoded, support, quantiles)
-        plots.save_figure(figure, folder / "plane.png")
+    if _has_plane(model):
+        plots.save_figure(_plane_picture(model), folder / "plane.png")
     if plots.has_curve(rows):
         plots.save_figure(plots.training_figure(rows), folder / "training.png")
     judged = folder / "evaluation.json"
     if judged.is_file() and plots.has_decomposition(evaluation := load_json(judged)):
         figure = plots.decomposition_figure(evaluation)
         plots.save_figure(figure, folder / "decomposition.png")
+
+
+def paths(model: Model, source: Source, num: int, num_steps: int = 10) -> Tensor:
+    """Walks from each of the first ``num`` test examples to one of the next: (num, steps, …)."""
+    (start, end), given = (slice(0, num), slice(num, 2 * num)), None
+    if model.context is not None:
+        given = [
+            c for rows in (start, end) if (c := context_of(model, source.test, rows)) is not None
+        ]
+    return interpolate(
+        model,
+        source.test[start][0],
+        source.test[end][0],
+        num_steps,
+        contexts=None if given is None else (given[0], given[1]),
+    )
 
 
 def samples_picture(
@@ -93,6 +123,8 @@ def samples_picture(
     *,
     seed: int = 0,
     mean: bool = False,
+    context: Tensor | None = None,
+    columns: int | None = None,
 ) -> Any:
     """Draws from p(x) beside means of p(x|z) at the same latents, or means alone.
 
@@ -103,12 +135,18 @@ def samples_picture(
         num: how many; 64 images or 2,000 rows of a table unless said.
         seed: of the draws.
         mean: means alone.
+        context: what each draw is given (num, …); drawn, where the model needs any.
+        columns: images to a row; a square grid unless said.
     """
     num = NUM_DRAWS.of(model.event_shape) if num is None else num
     some = None if source is None else source.train[slice(0, 5000)][0]
     names = () if source is None else source.column_names
-    means = draw(model, num, seed=seed, mean=True)
-    draws = means if mean else draw(model, num, seed=seed)
+    if context is None:
+        split = None if source is None else source.test
+        context = contexts_for(model, num, seed=seed, split=split)
+    means = draw(model, num, seed=seed, mean=True, context=context)
+    draws = means if mean else draw(model, num, seed=seed, context=context)
+    labels = class_labels(model, context)
     return plots.samples_figure(
         draws,
         None if mean else means,
@@ -116,15 +154,82 @@ def samples_picture(
         model.event_shape,
         some,
         names,
+        labels,
         are_means=mean,
+        columns=columns,
+        given="class" if labels else "" if context is None else "context",
     )
+
+
+def class_labels(model: Model, context: Tensor | None) -> list[str] | None:
+    """What the classes of a context (N,) are called; None for other contexts."""
+    if context is None or not isinstance(model.context, Classes):
+        return None
+    return [model.context.labels[i] for i in context.tolist()]
+
+
+def reconstructions_picture(
+    model: Model,
+    x: Tensor,
+    context: Tensor | None,
+    names: Sequence[str] = (),
+    label: str | None = None,
+) -> Any:
+    """Examples (N, *event) beside what is left of them, or completions of what is observed.
+
+    Args:
+        model: one that has an encoder.
+        x: the examples.
+        context: what the model is given beside them.
+        names: of the columns of a table.
+        label: the class that all of them are decoded as; their own unless said.
+    """
+    if context is not None and isinstance(model.context, Mask) and len(model.event_shape) == 3:
+        completions = complete(model, context.cpu(), NUM_COMPLETIONS)
+        return plots.completions_figure(x, context.cpu(), completions, model.support)
+    means = reconstruct(model, x, context, decoded_as=class_context(model, label, len(x)))
+    return plots.reconstructions_figure(x, means, model.support, names, label)
+
+
+def class_context(model: Model, label: str | None, num: int) -> Tensor | None:
+    """The context (num,) of a class by its name; None for no name.
+
+    Raises:
+        InputError: no such class, or a model that is not given one.
+    """
+    if label is None:
+        return None
+    if not isinstance(model.context, Classes):
+        given = "is not conditional" if model.context is None else f"is given {model.context}"
+        raise refuse("label", f"left out for a model that {given}", label)
+    return torch.full((num,), model.context.index(label))
+
+
+def _has_plane(model: Model) -> bool:
+    """Whether quantiles of N(0, 1) in two dimensions are even under the prior."""
+    if not model.can_sample or getattr(model, "latent_dim", None) != 2:
+        return False
+    known = model.context is None or isinstance(model.context, Classes)
+    return known and not isinstance(getattr(model, "prior", None), ConditionalNormal)
+
+
+def _plane_picture(model: Model) -> Any:
+    """What the latent plane decodes to; of classes, as the first of them."""
+    label = model.context.labels[0] if isinstance(model.context, Classes) else None
+    context = None if label is None else torch.tensor(0)
+    num_steps = 21 if len(model.event_shape) == 3 else 41
+    decoded, quantiles = decode_plane(model, num_steps, context)
+    return plots.plane_figure(decoded, model.support, quantiles, label)
 
 
 def latents_picture(model: Model, source: Source, method: str = "pca") -> Any:
     """The latent plane of test examples beside their plane of principal components."""
-    x, labels = source.test[slice(0, NUM_LATENTS)]
+    x, labels = source.test[slice(0, NUM_LATENTS)][0], source.test.labels
+    if labels is not None:  # other contexts are no colours
+        is_class = labels.ndim == 1 and not labels.is_floating_point()
+        labels = labels[:NUM_LATENTS] if is_class else None
     z = latent_means(model, source.test, NUM_LATENTS)
-    class_names = source.context.names if source.context else ()
+    class_names = getattr(source.context, "names", ())
     return plots.latents_figure(z, _principal_plane(x, source), labels, class_names, method)
 
 

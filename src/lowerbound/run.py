@@ -302,6 +302,7 @@ def source_of(config: RunConfig, data: str | None = None) -> Source:
         labels=config.labels,
         support=config.support,
         on_bad=config.on_bad,
+        condition=config.condition,
         seed=config.data_seed,
     )
 

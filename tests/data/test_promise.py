@@ -140,17 +140,21 @@ def test_binarisation(kind, place, how, tmp_path):
     assert not source.test.is_random
 
 
+def needs_labels(name: str) -> bool:
+    return name == "lda" or MODELS[name].conditional
+
+
 @pytest.mark.parametrize("kind", ["table", "pixels"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_learns_from_a_disk_and_is_judged(name, kind, tmp_path):
-    source = load("folder" if name == "lda" else kind, tmp_path, "disk")
+    source = load("folder" if needs_labels(name) else kind, tmp_path, "disk")
     options = {**SMALL.get(name, {}), **({"latent_dim": 2} if name != "mixture" else {})}
     model = create_model(name, source, **options)
     fit_model(model, source, TrainingConfig(steps=3, validations=1, batch_size=16))
-    result = evaluate(model, source, num_samples=5, ais=2 if name == "vae" else 0)
+    result = evaluate(model, source, num_samples=5, ais=2 if "vae" in name else 0)
     assert result["num_examples"] == 6
     assert any("read from the disk" in note for note in result["notes"])
-    if name == "vae":
+    if name in ("vae", "cvae"):
         draw_pictures(model, source, tmp_path, [])
 
 
@@ -158,7 +162,7 @@ def test_every_model_learns_from_a_disk_and_is_judged(name, kind, tmp_path):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_disk_is_judged_as_memory_is(name, kind, tmp_path):
     """The same examples, so the same scales, fits and nats, to rounding."""
-    if name == "lda":
+    if needs_labels(name):
         kind = "folder"
     spec = written(kind, tmp_path)
     options = {**SMALL.get(name, {}), **({"latent_dim": 2} if name != "mixture" else {})}

@@ -9,6 +9,7 @@ import torch
 
 import lowerbound
 from lowerbound.build import MODELS, create_model, load_model, model_entry, save_model
+from lowerbound.data import Classes, Source
 from lowerbound.distributions import Binary, Discrete, Real
 from lowerbound.errors import InputError
 from lowerbound.evaluation import evaluate, log_likelihood
@@ -17,6 +18,7 @@ from lowerbound.run import fit
 
 SMALL = {
     "vae": {"latent_dim": 3, "width": 16},
+    "cvae": {"latent_dim": 3, "width": 16},
     "ppca": {"latent_dim": 3},
     "mixture": {"components": 3},
     "autoencoder": {"latent_dim": 3, "width": 16},
@@ -27,7 +29,14 @@ SMALL = {
 
 def small(name: str, source_or_shape, **options):
     """A small model of a kind; a new kind is tested by being registered."""
+    if model_entry(name).conditional and not isinstance(source_or_shape, Source):
+        options.setdefault("context", Classes(4))
     return create_model(name, source_or_shape, **{**SMALL.get(name, {}), **options})
+
+
+def context_for(model, num: int) -> torch.Tensor | None:
+    """A context for a conditional model of classes, each in turn; None for the others."""
+    return None if model.context is None else torch.arange(num) % model.context.num_classes
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -51,39 +60,45 @@ def x(digits):
     return digits.test[slice(0, 12)][0]
 
 
+@pytest.fixture
+def context(trained):
+    return context_for(trained, 12)
+
+
 def test_a_model_is_in_eval_mode_after_fit_and_knows_its_data(trained, digits):
     assert not trained.training
     assert (trained.event_shape, trained.support) == (digits.event_shape, digits.support)
 
 
-def test_the_bound_is_per_example_finite_and_deterministic(trained, x):
+def test_the_bound_is_per_example_finite_and_deterministic(trained, x, context):
     before = x.clone()
-    bound = trained.bound(x)
+    bound = trained.bound(x, context)
     assert bound.value.shape == (12,)
     assert bound.value.isfinite().all()
     assert all(rate.shape == (12,) for rate in bound.rates.values())
-    assert torch.equal(trained.bound(x).value, bound.value)
+    assert torch.equal(trained.bound(x, context).value, bound.value)
     assert torch.equal(x, before)
 
 
-def test_details_sum_to_their_rate(trained, x):
-    bound = trained.bound(x)
+def test_details_sum_to_their_rate(trained, x, context):
+    bound = trained.bound(x, context)
     for name, parts in bound.details.items():
         torch.testing.assert_close(parts.sum(1), bound.rates[name])
 
 
-def test_the_value_is_reconstruction_minus_rates(trained, x):
-    bound = trained.bound(x)
+def test_the_value_is_reconstruction_minus_rates(trained, x, context):
+    bound = trained.bound(x, context)
     torch.testing.assert_close(bound.value, bound.reconstruction - sum(bound.rates.values()))
 
 
-def test_batches_change_nothing(trained, x):
+def test_batches_change_nothing(trained, x, context):
     noise = trained.judging_noise(range(12))
-    whole = trained.bound(x, noise=noise).value
-    ones = [
-        trained.bound(x[i : i + 1], noise={k: v[:, i : i + 1] for k, v in noise.items()}).value
-        for i in range(12)
-    ]
+    whole = trained.bound(x, context, noise=noise).value
+    ones = []
+    for row in (slice(i, i + 1) for i in range(12)):
+        own = {k: v[:, row] for k, v in noise.items()}
+        given = None if context is None else context[row]
+        ones.append(trained.bound(x[row], given, noise=own).value)
     torch.testing.assert_close(whole, torch.cat(ones), rtol=1e-5, atol=1e-4)
 
 
@@ -97,31 +112,36 @@ def test_judging_noise_is_a_function_of_seed_and_row(trained):
     assert any(not torch.equal(some[name], other[name]) for name in some)
 
 
-def test_nothing_reads_or_moves_the_global_random_state(trained, x):
+def test_nothing_reads_or_moves_the_global_random_state(trained, x, context):
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    first = trained.bound(x).value
+    first = trained.bound(x, context).value
     if model_entry(trained.name).samples:
         trained.sample(3, generator=torch.Generator().manual_seed(0))
     if trained.is_likelihood:
-        log_likelihood(trained, x, num_samples=3)
+        log_likelihood(trained, x, num_samples=3, context=context)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(123)
-    assert torch.equal(trained.bound(x).value, first)
+    assert torch.equal(trained.bound(x, context).value, first)
 
 
-def test_a_weight_is_the_joint_density_over_that_of_the_draw(likelihood, x):
+def test_a_weight_is_the_joint_density_over_that_of_the_draw(likelihood, x, context):
     if likelihood.closed_form or not likelihood.has_encoder:
         pytest.skip("no importance weights that are more than the evidence")
-    draw = likelihood.draw(x, 3)
-    log_q = likelihood.encode(x).log_prob(draw.latents["z"])
-    torch.testing.assert_close(likelihood.log_joint(x, draw.latents) - log_q, draw.log_weight)
+    draw = likelihood.draw(x, 3, context)
+    log_q = likelihood.encode(x, context).log_prob(draw.latents["z"])
+    log_joint = likelihood.log_joint(x, draw.latents, context)
+    torch.testing.assert_close(log_joint - log_q, draw.log_weight)
 
 
-def test_the_log_likelihood_is_at_least_the_bound_and_rises_with_the_samples(likelihood, x):
+def test_the_log_likelihood_is_at_least_the_bound_and_rises_with_the_samples(
+    likelihood, x, context
+):
     noise = likelihood.judging_noise(range(12), 500)
-    elbo = likelihood.bound(x, num_samples=500, noise=noise).value
-    one, ten, many = (log_likelihood(likelihood, x, num_samples=k) for k in (1, 10, 500))
+    elbo = likelihood.bound(x, context, num_samples=500, noise=noise).value
+    one, ten, many = (
+        log_likelihood(likelihood, x, num_samples=k, context=context) for k in (1, 10, 500)
+    )
     slack = 1e-3 + 4 * float(one.value.std()) / math.sqrt(12)
     assert float(ten.value.mean()) >= float(one.value.mean()) - slack
     assert float(many.value.mean()) >= float(elbo.detach().mean()) - 1e-3
@@ -142,11 +162,12 @@ def test_samples_have_the_shape_and_the_support_and_repeat_with_their_generator(
     assert means.isfinite().all()
 
 
-def test_saving_and_loading_gives_the_same_bits(trained, x, tmp_path):
+def test_saving_and_loading_gives_the_same_bits(trained, x, tmp_path, context):
     save_model(tmp_path, trained)
     loaded = lowerbound.load(tmp_path)
-    assert torch.equal(loaded.bound(x).value, trained.bound(x).value)
+    assert torch.equal(loaded.bound(x, context).value, trained.bound(x, context).value)
     assert loaded.state_dict().keys() == trained.state_dict().keys()
+    assert loaded.context == trained.context
     assert not loaded.training
 
 
@@ -175,11 +196,11 @@ def test_a_model_that_is_no_likelihood_gives_no_nats(trained, x, digits):
             judged()
 
 
-def test_codes_go_to_the_data_and_back(trained, x):
+def test_codes_go_to_the_data_and_back(trained, x, context):
     if not trained.has_encoder:
         pytest.skip("no encoder")
-    z = trained.encode(x)
-    decoded = trained.decode(z.mean)
+    z = trained.encode(x, context)
+    decoded = trained.decode(z.mean, context)
     assert decoded.mean.shape == decoded.sample().shape == x.shape
     assert (z.log_scale.expand_as(z.mean).exp() >= 0).all()
 
@@ -207,7 +228,7 @@ def test_any_shape_and_support_gives_a_finite_bound(name, shape, support):
     model = small(name, shape, support=support)
     top = 1 if isinstance(support, Real | Binary) else support.levels - 1
     for x in (torch.zeros(2, *shape), torch.full((2, *shape), float(top))):
-        assert model.bound(x).value.isfinite().all()
+        assert model.bound(x, context_for(model, 2)).value.isfinite().all()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -216,6 +237,7 @@ def test_the_table_speaks_the_truth(name):
     model_class, options = entry.load()
     assert model_class.name == name
     assert model_class.is_likelihood == entry.is_likelihood
+    assert (small(name, (4,)).context is not None) == entry.conditional
     assert entry.summary.endswith(".")
     assert options.__doc__
 
@@ -229,6 +251,18 @@ def test_initial_weights_follow_from_the_seed_alone(name):
     assert all(torch.equal(one[key], two[key]) for key in one)
     if dict(small(name, (4,)).named_parameters()):
         assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_context_is_taken_by_those_that_have_one_and_asked_for_by_no_other(name):
+    if model_entry(name).conditional:
+        with pytest.raises(InputError, match=f"'context' must be in the data of a '{name}', got"):
+            create_model(name, (4,))
+    else:
+        with pytest.raises(
+            InputError, match=f"'context' must be left out for a '{name}', a model"
+        ):
+            create_model(name, (4,), context=Classes(3))
 
 
 def test_a_misspelt_model_or_option_is_named_with_the_nearest():
@@ -250,5 +284,6 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32, torch.float64])
-def test_the_dtype_of_the_examples_changes_nothing(trained, x, dtype):
-    torch.testing.assert_close(trained.bound(x.to(dtype)).value, trained.bound(x).value)
+def test_the_dtype_of_the_examples_changes_nothing(trained, x, dtype, context):
+    value = trained.bound(x.to(dtype), context).value
+    torch.testing.assert_close(value, trained.bound(x, context).value)

@@ -16,7 +16,7 @@ from lowerbound.errors import InputError
 from lowerbound.objectives import IMPORTANCE_WEIGHTED, OBJECTIVES, UNWEIGHTED, Weights
 from lowerbound.training import fit_model
 from lowerbound.training.step import Step
-from tests.models.test_contract import small
+from tests.models.test_contract import context_for, small
 from tests.objectives.toy import slopes
 
 
@@ -99,7 +99,9 @@ def test_the_latents_of_a_draw_are_those_that_its_weights_came_from(name):
     model = small(name, (4,))
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     try:
-        draw = model.draw(x, 2, noise=model.noise(3, 2, torch.Generator()), path=True)
+        draw = model.draw(
+            x, 2, context_for(model, 3), noise=model.noise(3, 2, torch.Generator()), path=True
+        )
     except InputError:
         pytest.skip("no importance weights")
     paths = [z for z in draw.latents.values() if z.requires_grad]

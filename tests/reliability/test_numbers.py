@@ -10,8 +10,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lowerbound.build import create_model
+from lowerbound.build import MODELS, create_model
 from lowerbound.config import TrainingConfig
+from lowerbound.data import Classes
 from lowerbound.distributions import Discrete, Real, Support
 from lowerbound.errors import DivergedError
 from lowerbound.training import checkpoint, fit_model, loop
@@ -53,7 +54,7 @@ def spoil(patch, model, place, value, steps):
 
     patch.setattr(Batches, "__call__", batch)
     patch.setattr(Step, "forward", forward)
-    dict(model.named_parameters())["encoder.first.weight"].register_hook(gradient)
+    next(iter(model.encoder.parameters())).register_hook(gradient)
 
 
 def groups_at(folder, step):
@@ -186,14 +187,17 @@ def extremes(draw):
 
 def finite_bound_and_gradients(name, case):
     support, x, bias, precision = case
-    model = create_model(name, x.shape[1:], support=support, latent_dim=2, width=8).train()
+    context = Classes(3) if MODELS[name].conditional else None
+    options = {"support": support, "context": context, "latent_dim": 2, "width": 8}
+    model = create_model(name, x.shape[1:], **options).train()
     with torch.no_grad():  # means and log-variances of q, and outputs of the decoder, far out
         for key, parameter in model.named_parameters():
             if key.endswith("last.bias"):
                 parameter.add_(bias)
     step = Step(model, TrainingConfig(), precision)
     noise = model.noise(len(x), 1, torch.Generator().manual_seed(0))
-    loss, bound = step(x, None, noise, 0.5)
+    given = None if context is None else torch.arange(len(x)) % 3
+    loss, bound = step(x, given, noise, 0.5)
     assert loss.isfinite().all()
     assert bound.value.isfinite().all()
     loss.mean().backward()

@@ -19,6 +19,7 @@ from tests.reliability.tiny import (
     CONFIG,
     NUM_STEPS,
     images,
+    labels,
     tensor_digests,
     train_here,
     untimed_rows,
@@ -39,7 +40,7 @@ PLACES = {  # what is about to be called, for the how-manieth time, and the step
 
 def command(folder):
     """The command that trains on the tiny images as `train_here` does."""
-    np.savez(folder / "x.npz", x=images())
+    np.savez(folder / "x.npz", x=images(), labels=labels())
     flags = {
         **{"--steps": NUM_STEPS, "--validations": CONFIG.validations, "--patience": 100},
         **{"--batch-size": CONFIG.batch_size, "--precision": "float32", "--seed": CONFIG.seed},

@@ -43,8 +43,10 @@ def labels() -> np.ndarray:
 def tiny_source(real: bool = False) -> Source:
     """160 examples to train on: ten batches an epoch."""
     x = torch.from_numpy(images())
-    rows = Rows(x.float() if real else x, Real() if real else Discrete(17), "tiny")
-    return make_source(rows)
+    support = Real() if real else Discrete(17)
+    return make_source(
+        Rows(x.float() if real else x, support, "tiny", labels=torch.from_numpy(labels()))
+    )
 
 
 def tiny_model(source: Source, name: str = "vae") -> Model:

@@ -22,6 +22,8 @@ from lowerbound.errors import refuse
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lowerbound.models import Model
+
 __all__ = ["DecodeFlags", "EncodeFlags", "decode", "encode"]
 
 
@@ -32,7 +34,8 @@ class EncodeFlags(OfRun):
     data: str | None = None
     """What to encode, every row in its order; the run's own data unless said."""
     out: Path | None = None
-    """X.npz with z and sigma, or X.csv with columns z_1 … sigma_d; RUN/latents.npz unless said."""
+    """X.npz with z and sigma, or X.csv with columns z_1 … sigma_d, and the context of a
+    conditional model; RUN/latents.npz unless said."""
 
 
 def encode(flags: EncodeFlags) -> None:
@@ -40,15 +43,22 @@ def encode(flags: EncodeFlags) -> None:
     import torch
 
     out = output(flags.out, named(flags, "latents", ".npz"), (".npz", ".csv"))
-    model, x = model_of(flags), rows_for(flags, flags.data)
+    model, (x, context) = model_of(flags), rows_for(flags, flags.data)
+    given = [None] * len(x) if context is None else context.split(1000)
     with torch.no_grad():
-        posteriors = [model.encode(part.to(model.calibrated.device)) for part in x.split(1000)]
+        posteriors = [
+            model.encode(part.to(model.calibrated.device), c)
+            for part, c in zip(x.split(1000), given, strict=False)
+        ]
     z = torch.cat([q.mean for q in posteriors])
     scales = torch.cat([q.log_scale.exp().expand_as(q.mean) for q in posteriors])  # type: ignore[attr-defined]
+    beside = {} if context is None else {"context": context}
     if out.suffix == ".csv":
-        save_table(out, [f"{n}_{i}" for n in ("z", "sigma") for i in _indices(z)], z, scales)
+        names = [f"{n}_{i}" for n in ("z", "sigma") for i in _indices(z)]
+        classes = {k: c for k, c in beside.items() if c.ndim == 1}  # others are no column
+        save_table(out, [*names, *classes], z, scales, *classes.values())
     else:
-        save_arrays(out, z=z, sigma=scales)
+        save_arrays(out, z=z, sigma=scales, **beside)
     print(out)
 
 
@@ -64,6 +74,8 @@ class DecodeFlags(OfRun):
     latents: Path | None = None
     """X.npz with latents (N, d) under z, or X.csv with columns z_1 … z_d; RUN/latents.npz unless
     said."""
+    label: str | None = None
+    """Class to decode as, for a model of classes; that of the file unless said."""
     draw: bool = False
     """Draws from p(x|z) in place of its means."""
     seed: int = 0
@@ -82,12 +94,15 @@ def decode(flags: DecodeFlags) -> None:
     model = model_of(flags)
     check_ending(out, model)
     device = model.calibrated.device
-    d = model.encode(torch.zeros(1, *model.event_shape, device=device)).mean.shape[1]
-    z = _latents(flags.latents or flags.run / "latents.npz", d)
-    parts = []
+    nothing = None if model.context is None else model.context.unknown(1, model.event_shape)
+    d = model.encode(torch.zeros(1, *model.event_shape, device=device), nothing).mean.shape[1]
+    path = flags.latents or flags.run / "latents.npz"
+    z = _latents(path, d)
+    context, parts = _context(model, path, flags.label, len(z)), []
     with torch.no_grad():
         for i, part in enumerate(z.float().split(1000)):
-            p = model.decode(part.to(device))
+            given = None if context is None else context[1000 * i : 1000 * (i + 1)]
+            p = model.decode(part.to(device), given)
             generator = generator_for("decode", flags.seed, i, device=device)
             parts.append(p.sample(generator) if flags.draw else p.mean)
     x = torch.cat(parts)
@@ -118,3 +133,38 @@ def _latents(path: Path, d: int) -> Tensor:
         given = ", ".join(found) or ", ".join(rows.column_names)
         raise refuse(path, f"a table with the columns z_1 … z_{d}", given)
     return rows.x[:, [rows.column_names.index(name) for name in wanted]]
+
+
+def _context(model: Model, path: Path, label: str | None, num: int) -> Tensor | None:
+    """What latents are decoded with: the class that is named, or what `encode` wrote beside them.
+
+    Raises:
+        InputError: neither, or a class never seen.
+    """
+    import zipfile
+
+    import torch
+
+    from lowerbound.data import load_rows
+    from lowerbound.data.arrays import archive_members, member_array
+    from lowerbound.pictures import class_context
+
+    given = class_context(model, label, num)
+    if given is not None or model.context is None:
+        return given
+    if path.suffix == ".csv":
+        rows = load_rows(path, support="real")
+        if "context" in rows.column_names:
+            given = rows.x[:, rows.column_names.index("context")].long()
+    else:
+        with zipfile.ZipFile(path) as archive:
+            members = archive_members(archive, path)
+            if "context" in members:
+                array = member_array(archive, members["context"], f"{path}:context", path)
+                given = torch.from_numpy(array.copy())
+    if given is None or len(given) != num:
+        found = "none" if given is None else len(given)
+        remedy = "say --label, or encode the examples again"
+        raise refuse(f"{path}:context", f"one for each of {num} latents", found, remedy)
+    model.context.check(given, model.event_shape)
+    return given

@@ -162,13 +162,14 @@ def _drawn(found: Sequence[Result], out: Path) -> Path:
         raise refuse("runs", "runs on the same data for a picture of them", "runs on others")
     source = data_of(OfRun(Path(found[0]["run"])), None)
     num = NUM_IMAGES if len(source.event_shape) == 3 else NUM_VECTORS
-    x = first_rows(source, "test", num)
     rows = []
     for r in found:
-        model = model_of(OfRun(Path(r["run"])))
-        model.check(x, source.name)
+        run = OfRun(Path(r["run"]))
+        model = model_of(run)
+        given = source if model.context is None else data_of(run, None)  # with its own context
+        x, context = first_rows(model, given, "test", num)
         if model.has_encoder:
-            rows.append((_caption(r), reconstruct(model, x)))
+            rows.append((_caption(r), reconstruct(model, x, context)))
     if not rows:
         raise refuse("runs", "at least one that reconstructs, for a picture", "none")
     plots.save_figure(plots.comparison_figure(x, rows, model.support), out)

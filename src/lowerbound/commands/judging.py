@@ -98,8 +98,8 @@ def score(flags: ScoreFlags) -> None:
     out = output(flags.out, named(flags, "scores", ".csv"), (".csv",))
     if flags.samples < 1:
         raise refuse("samples", "at least 1", flags.samples)
-    model, x = model_of(flags), rows_for(flags, flags.data)
-    bound, bits = scores(model, x, flags.samples)
+    x, context = rows_for(flags, flags.data)
+    bound, bits = scores(model_of(flags), x, flags.samples, context)
     rows = zip(bound.tolist(), bits.tolist(), strict=True)
     text = "".join(f"{i},{b:.6f},{d:.8f}\n" for i, (b, d) in enumerate(rows))
     save_text(out, "index,bound,bits_per_dim\n" + text)

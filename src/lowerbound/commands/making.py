@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lowerbound.commands.shared import (
     OfRun,
@@ -24,6 +25,9 @@ from lowerbound.commands.shared import (
 from lowerbound.errors import refuse
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lowerbound.data import Source
     from lowerbound.models import Model
 
 __all__ = [
@@ -43,68 +47,125 @@ class SampleFlags(OnDevices):
     num: int | None = None
     """How many; 64 images or 2,000 rows of a table unless said."""
     label: str | None = None
-    """Class to draw, for a conditional model."""
+    """Class to draw by its name, or all for a row of each (of --num, 10 unless said); classes as
+    often as in the training set unless said. For a model of classes."""
     seed: int = 0
     """Same seed, same draws."""
     mean: bool = False
     """Means of p(x|z) in place of draws from it."""
     out: Path | None = None
-    """X.png for a picture, X.npz for an array under x, X.csv for rows of a table; unless said
-    RUN/samples.png, or RUN/samples-seed-3.png and the like where flags ask for others."""
+    """X.png for a picture, X.npz for an array under x, X.csv for rows of a table, classes under
+    labels; unless said RUN/samples.png, or RUN/samples-seed-3.png and the like where flags ask
+    for others."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be drawn: ``num`` draws given ``context``, ``columns`` of them to a row."""
+
+    num: int
+    context: Tensor | None
+    columns: int | None
+    source: Source | None
 
 
 def sample(flags: SampleFlags) -> None:
     """``lowerbound sample``."""
     from lowerbound.generation import draw
-    from lowerbound.pictures import NUM_DRAWS
+    from lowerbound.pictures import NUM_DRAWS, class_labels
 
-    if flags.label is not None:
-        raise refuse("label", "left out for a model that is not conditional", flags.label)
     engine = engine_of(flags)
     model = model_of(flags, engine)
     usual = NUM_DRAWS.of(model.event_shape)
     place = named(flags, "samples", ".png", num=usual)
     out = output(flags.out, place, (".png", ".npz", ".csv"))
     check_ending(out, model)
-    num = usual if flags.num is None else flags.num
+    asked = _asked(flags, model, usual, out)
     if out.suffix == ".png":
         if flags.devices > 1:
             raise refuse("devices", "1 for a picture", flags.devices, "ask for X.npz with --out")
-        _picture(flags, model, num, out)
+        _picture(flags, model, asked, out)
+        print(out)
+        return
+    context = asked.context
+    with engine.connected():
+        x = draw(
+            model, asked.num, seed=flags.seed, mean=flags.mean, context=context, engine=engine
+        )
+    if not engine.is_main:
+        return
+    labels = class_labels(model, context)
+    if out.suffix == ".csv":
+        columns = column_names_of(flags, x.shape[1])
+        save_table(out, *((columns, x) if labels is None else ([*columns, "label"], x, labels)))
     else:
-        with engine.connected():
-            x = draw(model, num, seed=flags.seed, mean=flags.mean, engine=engine)
-        if not engine.is_main:
-            return
-        if out.suffix == ".csv":
-            save_table(out, column_names_of(flags, x.shape[1]), x)
-        else:
-            save_arrays(out, x=x)
+        save_arrays(out, x=x, **_beside(model, context, labels))
     print(out)
 
 
-def _picture(flags: SampleFlags, model: Model, num: int, out: Path) -> None:
+def _beside(
+    model: Model, context: Tensor | None, labels: list[str] | None
+) -> dict[str, Tensor | Sequence[str]]:
+    """What stands beside draws in a file: classes, by name where they have one, or a context."""
+    if context is None:
+        return {}
+    if labels is None:
+        return {"context": context}
+    return {"labels": labels if getattr(model.context, "names", ()) else context}
+
+
+def _asked(flags: SampleFlags, model: Model, usual: int, out: Path) -> Asked:
+    """How many draws, given what; with the data of the run where something is taken from them.
+
+    Raises:
+        InputError: a class never seen, or one for a model that is given none.
+    """
+    import torch
+
+    from lowerbound.data import Classes
+    from lowerbound.generation import contexts_for
+    from lowerbound.pictures import class_context
+
+    num = usual if flags.num is None else flags.num
+    if num < 1:
+        raise refuse("num", "at least 1", num)
+    is_image = len(model.event_shape) == 3
+    for_grey = not is_image or str(model.support) in ("real", "counts")
+    by_class = model.context is None or isinstance(model.context, Classes)
+    needs_data = not by_class or (out.suffix == ".png" and for_grey)
+    source = data_of(flags, None) if needs_data else None
+    if flags.label == "all" and isinstance(model.context, Classes):
+        each = num if flags.num is not None else max(1, 10 * usual // 64)
+        context = torch.arange(model.context.num_classes).repeat_interleave(each)
+        return Asked(len(context), context, each, source)
+    given = class_context(model, flags.label, num)
+    if given is None:
+        split = None if source is None else source.test
+        given = contexts_for(model, num, seed=flags.seed, split=split)
+    return Asked(num, given, None, source)
+
+
+def _picture(flags: SampleFlags, model: Model, asked: Asked, out: Path) -> None:
     """The picture of a run, or a bare grid of more images than that shows."""
     from lowerbound import plots
     from lowerbound.generation import draw
     from lowerbound.pictures import samples_picture
 
-    is_image = len(model.event_shape) == 3
-    needs_data = not is_image or str(model.support) in ("real", "counts")  # for the grey
-    source = data_of(flags, None) if needs_data else None
-    if not is_image or num <= plots.MAX_IMAGES:
-        figure = samples_picture(model, source, num, seed=flags.seed, mean=flags.mean)
+    num, source = asked.num, asked.source
+    how: Any = {"seed": flags.seed, "mean": flags.mean, "context": asked.context}
+    if len(model.event_shape) != 3 or num <= plots.MAX_IMAGES:
+        figure = samples_picture(model, source, num, columns=asked.columns, **how)
         plots.save_figure(figure, out)
         return
-    x = draw(model, num, seed=flags.seed, mean=flags.mean)
+    x = draw(model, num, **how)
     some = x if source is None else source.train[slice(0, 5000)][0]
     pixels = plots.displayable(x, model.support, float(some.min()), float(some.max()))
-    save_png(out, plots.image_grid(pixels, round(num**0.5)))
+    save_png(out, plots.image_grid(pixels, asked.columns or round(num**0.5)))
 
 
 @dataclass(frozen=True)
 class ReconstructFlags(OfRun):
-    """Examples beside the means of p(x|z) at their latents."""
+    """Examples beside the means of p(x|z) at their latents, or completions of their parts."""
 
     data: str | None = None
     """Other data than the run's."""
@@ -112,35 +173,55 @@ class ReconstructFlags(OfRun):
     """Which split the examples come from."""
     num: int | None = None
     """How many; 20 images or 1,000 rows of a table unless said."""
+    label: str | None = None
+    """Class to decode them as in place of their own: the same style in another class."""
     out: Path | None = None
-    """X.png, X.npz with x and reconstructions, or X.csv of a table; unless said
+    """X.png, X.npz with x and reconstructions (or completions), or X.csv of a table; unless said
     RUN/reconstructions.png, or RUN/reconstructions-split-train.png and the like."""
 
 
 def reconstruct(flags: ReconstructFlags) -> None:
     """``lowerbound reconstruct``."""
     from lowerbound import plots
-    from lowerbound.generation import reconstruct as decode_encoded
-    from lowerbound.pictures import NUM_RECONSTRUCTED
+    from lowerbound.pictures import NUM_RECONSTRUCTED, class_context, reconstructions_picture
 
     model = model_of(flags)
     usual = NUM_RECONSTRUCTED.of(model.event_shape)
     place = named(flags, "reconstructions", ".png", num=usual)
     out = output(flags.out, place, (".png", ".npz", ".csv"))
     check_ending(out, model)
+    class_context(model, flags.label, 1)  # refused before any work
     source = data_of(flags, flags.data)
-    x = first_rows(source, flags.split, usual if flags.num is None else flags.num)
-    model.check(x, source.name)
-    means = decode_encoded(model, x)
+    num = usual if flags.num is None else flags.num
+    x, context = first_rows(model, source, flags.split, num)
+    if out.suffix == ".png":
+        names = source.column_names
+        figure = reconstructions_picture(model, x, context, names, flags.label)
+        plots.save_figure(figure, out)
+    else:
+        _save_reconstructions(flags, model, x, context, out)
+    print(out)
+
+
+def _save_reconstructions(
+    flags: ReconstructFlags, model: Model, x: Tensor, context: Tensor | None, out: Path
+) -> None:
+    """Examples with their reconstructions, or with completions (N, K, …) of their parts."""
+    from lowerbound.data import Mask
+    from lowerbound.generation import complete
+    from lowerbound.generation import reconstruct as decode_encoded
+    from lowerbound.pictures import NUM_COMPLETIONS, class_context
+
+    if context is not None and isinstance(model.context, Mask) and out.suffix == ".npz":
+        completions = complete(model, context, NUM_COMPLETIONS).transpose(0, 1)
+        save_arrays(out, x=x, context=context, completions=completions)
+        return
+    means = decode_encoded(model, x, context, decoded_as=class_context(model, flags.label, len(x)))
     if out.suffix == ".csv":
         names = column_names_of(flags, x.shape[1])
         save_table(out, [*names, *(f"{name} reconstructed" for name in names)], x, means)
-    elif out.suffix == ".npz":
-        save_arrays(out, x=x, reconstructions=means)
     else:
-        figure = plots.reconstructions_figure(x, means, model.support, source.column_names)
-        plots.save_figure(figure, out)
-    print(out)
+        save_arrays(out, x=x, reconstructions=means)
 
 
 @dataclass(frozen=True)
@@ -161,18 +242,17 @@ class InterpolateFlags(OfRun):
 def interpolate(flags: InterpolateFlags) -> None:
     """``lowerbound interpolate``."""
     from lowerbound import plots
-    from lowerbound.generation import interpolate as walk
+    from lowerbound.pictures import paths
 
     out = output(flags.out, named(flags, "interpolations", ".png"), (".png", ".npz"))
     if flags.steps < 2:
         raise refuse("steps", "at least 2", flags.steps)
     model, source = model_of(flags), data_of(flags, flags.data)
-    x = first_rows(source, "test", 2 * flags.num)
-    model.check(x, source.name)
+    x, _ = first_rows(model, source, "test", 2 * flags.num)
     half = len(x) // 2
     if not half:
         raise refuse("data", "at least two test examples", len(x), "name more with --data")
-    frames = walk(model, x[:half], x[half : 2 * half], flags.steps)
+    frames = paths(model, source, half, flags.steps)
     if out.suffix == ".npz":
         save_arrays(out, x=frames)
     else:

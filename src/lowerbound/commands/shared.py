@@ -19,7 +19,7 @@ from lowerbound.errors import InputError, printable, refuse
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lowerbound.data import Source
+    from lowerbound.data import Rows, Source
     from lowerbound.engine import Engine
     from lowerbound.models import Model
 
@@ -96,20 +96,47 @@ def data_of(flags: OfRun, data: str | None) -> Source:
     return source_of(run_config(flags.run), data)
 
 
-def rows_for(flags: OfRun, data: str | None) -> Tensor:
-    """Every example of the data in its order, prepared as for the run, checked by its model."""
+def rows_for(flags: OfRun, data: str | None) -> tuple[Tensor, Tensor | None]:
+    """Every example of the data in its order, prepared as for the run, and its context."""
     from lowerbound.run import rows_of, run_config
 
-    rows = rows_of(run_config(flags.run), data)
-    model_of(flags).check(rows.x, rows.name)
-    return rows.x
+    config = run_config(flags.run)
+    rows, model = rows_of(config, data), model_of(flags)
+    model.check(rows.x, rows.name)
+    return rows.x, _context_of_rows(model, rows, config.data_seed)
 
 
-def first_rows(source: Source, split: str, num: int) -> Tensor:
-    """The first ``num`` examples of a split."""
+def _context_of_rows(model: Model, rows: Rows, seed: int) -> Tensor | None:
+    """What the model is given beside rows (N, …), or None.
+
+    Raises:
+        InputError: rows without it, or with a class that the model has never seen.
+    """
+    from lowerbound.data import Classes, Mask, masked_rows
+
+    if isinstance(model.context, Mask):
+        return masked_rows(rows.x, model.context, seed)
+    if not isinstance(model.context, Classes):
+        model.check_context(None)  # other contexts come from Python
+        return None
+    if rows.labels is None:
+        model.check_context(None)
+    assert rows.labels is not None
+    num_classes = len(rows.class_names) or int(rows.labels.max()) + 1
+    return model.context.translated(rows.labels, Classes(num_classes, rows.class_names))
+
+
+def first_rows(model: Model, source: Source, split: str, num: int) -> tuple[Tensor, Tensor | None]:
+    """The first ``num`` examples of a split and what the model is given beside them, checked."""
+    from lowerbound.evaluation.base import context_of
+
     if num < 1:
         raise refuse("num", "at least 1", num)
-    return source.split(split)[slice(0, num)][0]
+    model.check_context(source.context)
+    rows = slice(0, num)
+    x, context = source.split(split)[rows][0], context_of(model, source.split(split), rows)
+    model.check(x, source.name)
+    return x, None if context is None else context.cpu()
 
 
 def named(flags: OfRun, stem: str, ending: str, **usual: Any) -> Path:
@@ -162,12 +189,17 @@ def column_names_of(flags: OfRun, num: int) -> list[str]:
     return list(names) if len(names) == num else [f"x_{i}" for i in range(1, num + 1)]
 
 
-def save_table(path: Path, names: Sequence[str], *tensors: Tensor) -> None:
-    """Write the rows of tensors (N, …), side by side, under column names as a .csv file."""
+def save_table(path: Path, names: Sequence[str], *columns: Tensor | Sequence[str]) -> None:
+    """Write the rows of tensors (N, …), or texts, side by side under names as a .csv file."""
     from lowerbound.files import save_text
 
     # Cells are the shortest text that reads back as the same number in the tensor's own type.
-    cells = [t.cpu().flatten(1).numpy().astype(str).tolist() for t in tensors]
+    cells = [
+        [[text] for text in part]
+        if not hasattr(part, "cpu")
+        else part.cpu().reshape(len(part), -1).numpy().astype(str).tolist()
+        for part in columns
+    ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
@@ -175,14 +207,17 @@ def save_table(path: Path, names: Sequence[str], *tensors: Tensor) -> None:
     save_text(path, text.getvalue())
 
 
-def save_arrays(path: Path, **tensors: Tensor) -> None:
-    """Write an .npz file, whole or not at all."""
+def save_arrays(path: Path, **arrays: Tensor | Sequence[str]) -> None:
+    """Write an .npz file of tensors and texts, whole or not at all."""
     import numpy as np
 
     from lowerbound.files import atomic_output
 
+    plain: Any = {
+        k: a.cpu().numpy() if hasattr(a, "cpu") else np.array(a) for k, a in arrays.items()
+    }
     with atomic_output(path) as temporary:
-        np.savez_compressed(temporary, **{name: t.cpu().numpy() for name, t in tensors.items()})  # type: ignore[arg-type]
+        np.savez_compressed(temporary, **plain)
 
 
 def save_png(path: Path, pixels: Any) -> None:

@@ -81,6 +81,9 @@ def _check_use(flags: Any) -> None:
     from lowerbound.build import model_entry
     from lowerbound.models import Model
 
+    if flags.condition != "labels" and not model_entry(flags.model).conditional:
+        required = f"labels for {flags.model}, a model of p(x)"
+        raise refuse("condition", required, flags.condition, "add --model cvae")
     if model_entry(flags.model).load()[0].fit_exactly is Model.fit_exactly:
         return
     usual = {f.name: f.default for f in dataclasses.fields(TrainingConfig)}

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from lowerbound.data.arrays import read_digits, read_npy, read_npz
-from lowerbound.data.base import Classes, InMemorySplit, Rows, Source, Split, make_source
+from lowerbound.data.base import InMemorySplit, Rows, Source, Split, make_source
 from lowerbound.data.blocks import Blocks, held, measured
+from lowerbound.data.contexts import Classes, Context, Mask, Vector, context_from
 from lowerbound.data.decoding import ImageSize
 from lowerbound.data.folders import read_folder
 from lowerbound.data.hub import find_parquet, read_hub, read_parquet
 from lowerbound.data.idx import FASHION_CLASSES, find_idx, read_idx_folder
 from lowerbound.data.mapped import MappedArray, read_values
+from lowerbound.data.masked import conditioned, masked_rows
 from lowerbound.data.stored import (
     DataLimits,
     StoredRows,
@@ -40,16 +42,21 @@ __all__ = [
     "DATASETS",
     "Blocks",
     "Classes",
+    "Context",
     "DataLimits",
     "InMemorySplit",
+    "Mask",
     "Rows",
     "Source",
     "Split",
     "StoredSplit",
+    "Vector",
+    "context_from",
     "held",
     "load_data",
     "load_rows",
     "make_source",
+    "masked_rows",
     "measured",
     "replaced_examples",
 ]
@@ -90,6 +97,7 @@ def load_data(
     labels: str | None = None,
     support: str | Support | None = None,
     on_bad: str = "error",
+    condition: str = "labels",
     seed: int = 0,
     limits: DataLimits | None = None,
 ) -> Source:
@@ -106,7 +114,9 @@ def load_data(
         support: what the values are if not to be detected: binary, discrete:LEVELS, counts, real,
             unit, or product:… with one of them per column.
         on_bad: what to do with bad images: "error", or "skip".
-        seed: of the split and of binarisation; never the seed of a run.
+        condition: the context of the source: "labels"; or a part of each image, "mask", "mask:1",
+            "mask:2" or "mask:3" (`lowerbound.data.masked`).
+        seed: of the split, of binarisation and of masks; never the seed of a run.
         limits: what may be held in memory; what is larger stays on the disk.
 
     Returns:
@@ -122,9 +132,11 @@ def load_data(
         "labels": labels,
         "support": None if support is None else str(support),
         "on_bad": on_bad,
+        "condition": condition,
         "data_seed": seed,
     }
     source = source_from(found, os.fspath(spec), binarize, seed)
+    source = conditioned(source, condition, seed)
     return dataclasses.replace(source, preparation=prepared)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lowerbound._random import generator_for, permutation
+from lowerbound.data.contexts import Classes, Context
 from lowerbound.distributions.support import Binary, Discrete, Support
 from lowerbound.errors import refuse
 
@@ -33,19 +34,13 @@ __all__ = [
 MIN_EXAMPLES = 10
 
 
-@dataclass(frozen=True)
-class Classes:
-    """Context that is one of ``num_classes`` classes, given as an integer index (B,)."""
-
-    num_classes: int
-    names: tuple[str, ...] = ()
-
-
 class Split(Protocol):
     """A part of the data: a length, and batches by index."""
 
-    in_memory: ClassVar[bool]
-    """Whether there is an ``x``: every example as one tensor."""
+    @property
+    def in_memory(self) -> bool:
+        """Whether there is an ``x``: every example as one tensor."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -87,7 +82,7 @@ class InMemorySplit:
 
     Args:
         x: examples (N, *event) in the units of the source: levels, 0/1, or floats.
-        labels: class indices (N,) or None.
+        labels: class indices (N,) or None; in their place any context (N, …), such as vectors.
         intensities: grey levels (N, *event) from 0 to ``top`` where ``x`` is one binarisation of
             them and training draws a new one each time (dynamic binarisation); None elsewhere.
         top: the level that is always 1.
@@ -189,7 +184,7 @@ class Source:
         test: those that only judge.
         event_shape: shape of one example; an image is (channels, height, width).
         support: what values an element can take.
-        context: what a conditional model can be given: `Classes`, or None.
+        context: what a conditional model can be given: `Classes`, `Vector`, `Mask`, or None.
         name: the specification it was loaded from.
         fingerprint: SHA-256 of the examples and labels; a resumed run must find the same.
         preparation: how it was loaded, by the names that config.yaml has for it.
@@ -200,7 +195,7 @@ class Source:
     test: Split
     event_shape: tuple[int, ...]
     support: Support
-    context: Classes | None = None
+    context: Context | None = None
     name: str = "data"
     column_names: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from lowerbound._random import generator_for
 from lowerbound.data.base import (
-    Classes,
     Rows,
     Source,
     binarize,
@@ -29,6 +28,7 @@ from lowerbound.data.base import (
     split_rows,
     will_binarize,
 )
+from lowerbound.data.contexts import Classes
 from lowerbound.distributions.support import Binary, Discrete, Support
 from lowerbound.errors import InputError, printable, refuse
 
@@ -304,9 +304,10 @@ def _fingerprint(reader: Reader, how: str, seed: int) -> str:
 
 def replaced_examples(source: Source) -> list[str]:
     """A sentence about the examples that went bad after loading and were replaced, if any did."""
-    if not isinstance(source.train, StoredSplit):
+    split = getattr(source.train, "inner", source.train)
+    if not isinstance(split, StoredSplit):
         return []
-    reader = source.train.reader
+    reader = split.reader
     bad = list(reader.bad.items())
     if not bad:
         return []

@@ -157,8 +157,11 @@ def shared(
         return estimate(data, 0)
     mine = engine.rows(len(data))
     own = estimate(data.take(torch.arange(mine.start, mine.stop)), mine.start)
-    parts = vars(own).items()
-    return LogLikelihood(**{k: None if v is None else engine.gather(v) for k, v in parts})
+    value, error, size = (
+        engine.gather(t) for t in (own.value, own.standard_error, own.effective_sample_size)
+    )
+    groups = None if own.groups is None else engine.gather(own.groups)
+    return LogLikelihood(value, error, size, groups)
 
 
 def context_of(model: Model, split: Split, rows: Tensor | slice = slice(None)) -> Tensor | None:

@@ -95,6 +95,7 @@ def evaluate(
     data = subset(source.split(split), max_rows)
     each: dict[str, Tensor] = {}
     check_split(model, data, source.name)
+    model.check_context(source.context)
     with judging(model):
         result = _identity(model, source, split, data) | nats(
             model, data, num_samples, each, engine
@@ -141,7 +142,7 @@ def _identity(model: Model, source: Source, split: str, data: Split) -> dict[str
         "fingerprint": source.fingerprint,
         "split": split,
         "num_examples": len(data),
-        "context": None if model.context is None else str(model.context),
+        "context": None if model.context is None else str(source.context),
         "unit": "nats/example",
         "parameters": model.num_parameters,
     }

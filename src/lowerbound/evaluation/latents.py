@@ -83,7 +83,8 @@ def mutual_information(model: Model, split: Split, seed: int = 0) -> float | Non
     only a lower bound of what a larger set would give. The mean rate is an upper bound.
 
     Of a model with a context it is I_q(x; z | context): q(z) is the average over the examples of
-    the same context, so that z is not credited with what the prior was told.
+    the same context, so that z is not credited with what the prior was told; None where every
+    example has a context of its own.
 
     References:
         Hoffman and Johnson, ELBO surgery, 2016.
@@ -112,6 +113,8 @@ def mutual_information(model: Model, split: Split, seed: int = 0) -> float | Non
         squares += (loc.square() * precision).sum(1)
         log_prob = -0.5 * (squares + loc.shape[1] * LOG_2PI) - q.log_scale.sum(1)
         log_q, alike = log_prob.diagonal(), _alike(context_of(model, split, slice(num)), log_prob)
+        if num > 1 and int(alike.sum()) == num:  # nothing else has its context
+            return None
         log_average = (
             log_prob.masked_fill(~alike, -math.inf).logsumexp(1) - alike.sum(1).double().log()
         )

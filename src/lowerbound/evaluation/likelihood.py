@@ -106,11 +106,9 @@ def exact_log_likelihood(
 def join(parts: Sequence[LogLikelihood]) -> LogLikelihood:
     """Estimates of blocks of examples as one."""
     none = torch.empty(0, dtype=torch.float64)
+    value, error, size = (torch.cat([none, *(getattr(p, n) for p in parts)]) for n in NAMES)
     groups = [part.groups for part in parts if part.groups is not None]
-    return LogLikelihood(
-        *(torch.cat([none, *(getattr(p, n) for p in parts)]) for n in NAMES),
-        groups=torch.cat(groups) if groups else None,
-    )
+    return LogLikelihood(value, error, size, torch.cat(groups) if groups else None)
 
 
 def _judged(

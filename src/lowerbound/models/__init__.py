@@ -13,14 +13,18 @@ from lowerbound.models.classical import (
     ProbabilisticPCA,
 )
 from lowerbound.models.coder import Coder, Point
-from lowerbound.models.priors import Prior, StandardNormal
+from lowerbound.models.conditional import CVAE, CVAEOptions
+from lowerbound.models.priors import ConditionalNormal, Prior, StandardNormal
 from lowerbound.models.vae import VAE, VAEOptions
 
 __all__ = [
+    "CVAE",
     "VAE",
     "Autoencoder",
     "AutoencoderOptions",
+    "CVAEOptions",
     "Coder",
+    "ConditionalNormal",
     "DCTCoder",
     "DCTOptions",
     "Draw",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lowerbound._random import generator_for
 from lowerbound._shapes import shown_shape
-from lowerbound.data import Classes, Source
+from lowerbound.data import Context, Source
 from lowerbound.distributions import Distribution, Support
 from lowerbound.errors import InputError, refuse
 from lowerbound.objectives import Bound, Noise
@@ -60,7 +60,7 @@ class Model(nn.Module, ABC):
     """Whether there is a prior to draw from."""
     closed_form: ClassVar[bool] = False
     """Whether the bound is computed without samples, and is what is judged as log-likelihood."""
-    context: Classes | None = None
+    context: Context | None = None
     """What every example is given: all nats are then of log p(x|context), and whoever judges hands
     over what a split gives beside x. None for a model of p(x), which is never handed any."""
     calibrated: Tensor
@@ -196,7 +196,15 @@ class Model(nn.Module, ABC):
         """p(x|z) for latents (N, d)."""
         raise InputError(f"a model of kind '{self.name}' has no decoder")
 
+    def draw_context(self, num: int, generator: torch.Generator | None = None) -> Tensor | None:
+        """What `sample` takes where it is given no context, (num, …); None for a model of p(x)."""
+        return None
+
     # --- training ---------------------------------------------------------------------------
+
+    def dropped(self, context: Tensor | None, noise: Noise) -> Tensor | None:
+        """What training gives in place of ``context`` (B, …), by the noise of the step."""
+        return context
 
     def calibrate(self, source: Source) -> None:
         """Measure on the training set what the model must know of its scale; once."""
@@ -232,6 +240,11 @@ class Model(nn.Module, ABC):
     def num_parameters(self) -> int:
         """Number of learned numbers."""
         return sum(p.numel() for p in self.parameters())
+
+    def check_context(self, given: Context | None) -> None:
+        """Refuse data with another context than this model is given; any do, for one of p(x)."""
+        if self.context is not None:
+            self.context.require(given, self.name)
 
     def check(self, x: Tensor, name: str = "x") -> None:
         """Refuse examples of another shape, or of values that the support does not hold."""

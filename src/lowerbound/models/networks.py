@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lowerbound._shapes import num_elements, shown_shape
 from lowerbound.errors import refuse
-from lowerbound.nn import ConvDecoder, ConvEncoder, HybridDecoder, Mlp
+from lowerbound.nn import ConvDecoder, ConvEncoder, HybridDecoder, Joined, Mlp
 
-__all__ = ["Network", "make_networks"]
+__all__ = ["Network", "check_network", "make_encoder", "make_networks"]
 
 Network = Literal["auto", "mlp", "hybrid", "conv"]
 LARGEST_FOR_MLP = 1024
@@ -27,6 +28,7 @@ def make_networks(
     network: Network = "auto",
     width: int | None = None,
     depth: int = 1,
+    num_context: int = 0,
 ) -> tuple[nn.Module, nn.Module]:
     """Encoder (N, *event) -> (N, num_parameters), decoder (N, d) -> (N, num_outputs · event).
 
@@ -38,26 +40,68 @@ def make_networks(
         network: mlp, hybrid, conv, or auto for what fits the shape.
         width: hidden units of an mlp (512 unless said), or channels of a conv at full size (32).
         depth: residual blocks, per stage of a conv.
+        num_context: E, numbers of an embedding (N, E) that both see as a second argument; 0 for
+            networks of one.
 
     Raises:
         InputError: a network for images and data that are none.
     """
     kind = _fitting(event_shape) if network == "auto" else network
-    if kind != "mlp" and len(event_shape) != 3:
-        raise refuse("network", f"mlp for data of shape {shown_shape(event_shape)}", kind)
-    sizes = {"width": width or (32 if kind == "conv" else 512), "depth": depth}
+    sizes = {"width": _width(kind, width), "depth": depth}
+    shape, is_flat = tuple(event_shape), kind != "conv"
+    if num_context:
+        first = (num_elements(shape),) if is_flat else shape
+        shape = (first[0] + num_context, *first[1:])
+    encoder = make_encoder(shape, num_parameters, kind, **sizes, like=event_shape)
+    decoder = _decoder(event_shape, latent_dim + num_context, num_outputs, kind, **sizes)
+    if not num_context:
+        return encoder, decoder
+    return Joined(encoder, is_flat=is_flat), Joined(decoder, is_flat=True)
+
+
+def make_encoder(
+    shape: Sequence[int],
+    num_outputs: int,
+    network: Network = "auto",
+    *,
+    width: int | None = None,
+    depth: int = 1,
+    like: Sequence[int] | None = None,
+) -> nn.Module:
+    """A network (N, *shape) -> (N, num_outputs), chosen for arrays of shape ``like``.
+
+    Raises:
+        InputError: a network for images and data that are none.
+    """
+    like = shape if like is None else like
+    kind = _fitting(like) if network == "auto" else network
+    if kind != "mlp" and len(like) != 3:
+        raise refuse("network", f"mlp for data of shape {shown_shape(like)}", kind)
+    build = ConvEncoder if kind == "conv" else Mlp
+    return build(shape, num_outputs, width=_width(kind, width), depth=depth)
+
+
+def _decoder(
+    event_shape: Sequence[int],
+    num_inputs: int,
+    num_outputs: int,
+    kind: Network,
+    *,
+    width: int,
+    depth: int,
+) -> nn.Module:
+    """A network (N, num_inputs) -> (N, num_outputs · event)."""
     if kind == "mlp":
-        total = num_outputs * num_elements(event_shape)
-        return Mlp(event_shape, num_parameters, **sizes), Mlp((latent_dim,), total, **sizes)
-    channels, *size = event_shape
-    image = (num_outputs * channels, *size)
-    if kind == "hybrid":
-        encoder = Mlp(event_shape, num_parameters, **sizes)
-        return encoder, HybridDecoder(latent_dim, image, **sizes)
-    return (
-        ConvEncoder(event_shape, num_parameters, **sizes),
-        ConvDecoder(latent_dim, image, **sizes),
-    )
+        return Mlp(
+            (num_inputs,), num_outputs * num_elements(event_shape), width=width, depth=depth
+        )
+    image = (num_outputs * event_shape[0], *event_shape[1:])
+    build = ConvDecoder if kind == "conv" else HybridDecoder
+    return build(num_inputs, image, width=width, depth=depth)
+
+
+def _width(kind: Network, width: int | None) -> int:
+    return width or (32 if kind == "conv" else 512)
 
 
 def _fitting(event_shape: Sequence[int]) -> Literal["mlp", "hybrid", "conv"]:
@@ -67,3 +111,26 @@ def _fitting(event_shape: Sequence[int]) -> Literal["mlp", "hybrid", "conv"]:
     if num_elements(event_shape) > LARGEST_FOR_MLP:
         return "conv"
     return "hybrid" if min(event_shape[1:]) >= SMALLEST_FOR_HYBRID else "mlp"
+
+
+@torch.no_grad()
+def check_network(part: str, network: nn.Module, given: Sequence[Tensor], required: int) -> None:
+    """Refuse a network whose output has the wrong size, before the first step.
+
+    Args:
+        part: what to call it.
+        network: takes the tensors of ``given``, of which each holds two examples.
+        given: its arguments.
+        required: numbers per example that it must give.
+
+    Raises:
+        InputError: another number of them, or a network that fails.
+    """
+    try:
+        got = network(*given)[0].numel()
+    except (RuntimeError, TypeError) as error:
+        shown = " and ".join(shown_shape(tensor.shape) for tensor in given)
+        wanted = f"a network that takes {shown} tensors"
+        raise refuse(part, wanted, f"one that fails: {error}") from error
+    if got != required:
+        raise refuse(part, f"a network with {required} outputs per example", got)

@@ -4,6 +4,8 @@
 
     log p(x) ≥ E_q[log p(x|z)] − KL(q(z|x) ‖ p(z)),   z = μ + σ ε,  ε ~ N(0, I).
 
+Given a context c, networks and prior see it, and every line is of log p(x|c).
+
 The reconstruction term is summed over the dimensions of x, always: a mean over pixels would be a
 beta-VAE in disguise, with beta the number of pixels.
 
@@ -16,15 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowerbound._random import permutation
-from lowerbound._shapes import num_elements, shown_shape
-from lowerbound.data import Source, measured
+from lowerbound._shapes import num_elements
+from lowerbound.data import Context, Mask, Source, measured
 from lowerbound.distributions import (
     DiagonalGaussian,
     Distribution,
@@ -36,13 +38,13 @@ from lowerbound.distributions import (
 )
 from lowerbound.errors import refuse
 from lowerbound.models.base import Draw, Model
-from lowerbound.models.networks import Network, make_networks
-from lowerbound.models.priors import Prior, StandardNormal
+from lowerbound.models.completed import Completed
+from lowerbound.models.networks import Network, check_network, make_networks
+from lowerbound.models.priors import MAX_LOG_SCALE, MIN_LOG_SCALE, Prior, StandardNormal
+from lowerbound.nn import Embedding
 from lowerbound.objectives import Bound, Noise
 
 __all__ = ["VAE", "VAEOptions"]
-
-MIN_LOG_SCALE, MAX_LOG_SCALE = -15.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class VAE(Model):
         latent_dim: d.
         posterior: ``"diagonal"`` or ``"isotropic"``.
         kl: ``"analytic"`` or ``"sampled"``.
+        context: what every example is given; None for a model of p(x).
+        embedding: of that context, (B, …) -> (B, E). Both networks see it as a second argument.
     """
 
     name: ClassVar[str] = "vae"
@@ -124,8 +128,11 @@ class VAE(Model):
         *,
         posterior: Literal["diagonal", "isotropic"] = "diagonal",
         kl: Literal["analytic", "sampled"] = "analytic",
+        context: Context | None = None,
+        embedding: Embedding | None = None,
     ) -> None:
         super().__init__(likelihood.event_shape, likelihood.support)
+        self.context, self.embedding = context, embedding
         self.encoder, self.decoder = encoder, decoder
         self.likelihood, self.prior = likelihood, prior
         self.latent_dim, self.posterior, self.kl = latent_dim, posterior, kl
@@ -141,60 +148,37 @@ class VAE(Model):
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
         prior: Prior | None = None,
-    ) -> VAE:
+        context: Context | None = None,
+        embedding: Embedding | None = None,
+    ) -> Self:
         """The model that ``options`` describe; a part that is given takes the place of theirs."""
-        likelihood = _likelihood(event_shape, support, options)
         d = options.latent_dim
+        heads: Any = {k: getattr(options, k) for k in ("sigma", "components", "columns")}
+        sizes: Any = {k: getattr(options, k) for k in ("network", "width", "depth")}
+        likelihood = make_likelihood(event_shape, support, options.likelihood, **heads)
         num_parameters = 2 * d if options.posterior == "diagonal" else d + 1
         if encoder is None or decoder is None:
-            made = make_networks(
-                event_shape,
-                num_parameters,
-                likelihood.num_outputs,
-                d,
-                network=options.network,
-                width=options.width,
-                depth=options.depth,
-            )
+            sizes["num_context"] = 0 if embedding is None else embedding.size
+            made = make_networks(event_shape, num_parameters, likelihood.num_outputs, d, **sizes)
             encoder, decoder = encoder or made[0], decoder or made[1]
-        model = cls(
-            encoder,
-            decoder,
-            likelihood,
-            prior or StandardNormal(d),
-            d,
-            posterior=options.posterior,
-            kl=options.kl,
-        )
+        kinds: Any = {"posterior": options.posterior, "kl": options.kl}
+        given: Any = {"context": context, "embedding": embedding}
+        prior = prior or StandardNormal(d)
+        model = cls(encoder, decoder, likelihood, prior, d, **kinds, **given)
         model.options = options
         model.check_networks()
         return model
 
     def check_networks(self) -> None:
         """Refuse networks whose outputs have the wrong size, before the first step."""
-        with torch.no_grad():
-            x = torch.zeros(2, *self.event_shape)
-            training = self.training
-            self.eval()
-            for part, given, required in (
-                ("encoder", x, self.latent_dim + self.num_scales),
-                (
-                    "decoder",
-                    torch.zeros(2, self.latent_dim),
-                    self.likelihood.num_outputs * num_elements(self.event_shape),
-                ),
-            ):
-                try:
-                    got = getattr(self, part)(given)[0].numel()
-                except RuntimeError as error:
-                    raise refuse(
-                        part,
-                        f"a network that takes {shown_shape(given.shape)} tensors",
-                        f"one that fails: {error}",
-                    ) from error
-                if got != required:
-                    raise refuse(part, f"a network with {required} outputs per example", got)
-            self.train(training)
+        training = self.training
+        self.eval()
+        beside = () if self.embedding is None else (torch.zeros(2, self.embedding.size),)
+        x, z = torch.zeros(2, *self.event_shape), torch.zeros(2, self.latent_dim)
+        num_outputs = self.likelihood.num_outputs * num_elements(self.event_shape)
+        check_network("encoder", self.encoder, (x, *beside), self.latent_dim + self.num_scales)
+        check_network("decoder", self.decoder, (z, *beside), num_outputs)
+        self.train(training)
 
     def noise(
         self, batch_size: int, num_samples: int = 1, generator: torch.Generator | None = None
@@ -211,7 +195,8 @@ class VAE(Model):
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
         """q(z|x): a diagonal Gaussian over latents, (B, d)."""
-        parameters = self.encoder(self.likelihood.standardized(x))
+        beside = self._embedded(self._given_context(context, len(x)))
+        parameters = self.encoder(self.likelihood.standardized(x), *beside)
         if parameters.dtype != torch.float64:
             parameters = parameters.float()
         loc, log_scale = parameters.split([self.latent_dim, self.num_scales], dim=-1)
@@ -219,8 +204,36 @@ class VAE(Model):
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|z) for latents (N, d): a distribution over (N, *event)."""
-        p: Distribution = self.likelihood(self.decoder(z))
-        return p
+        context = self._given_context(context, len(z))
+        p: Distribution = self.likelihood(self.decoder(z, *self._embedded(context)))
+        return self._completed(p, context)
+
+    def _given_context(self, context: Tensor | None, num: int) -> Tensor | None:
+        """The context of ``num`` examples; None, whatever is given, for a model of p(x).
+
+        Raises:
+            InputError: none for a model that was never trained without.
+        """
+        if self.context is None:
+            return None
+        if context is None:
+            if not getattr(self.options, "label_dropout", 0.0):
+                required = f"given to a '{self.name}' without label dropout: {self.context}"
+                raise refuse("context", required, context)
+            context = self.context.unknown(num, self.event_shape)
+        elif not self.training:  # which would wait for the device at every step
+            self.context.check(context, self.event_shape)
+        return context.to(self.calibrated.device)
+
+    def _embedded(self, context: Tensor | None) -> tuple[Tensor, ...]:
+        """What the networks see beside their input: an embedding (B, E), or nothing."""
+        return () if self.embedding is None else (self.embedding(context),)
+
+    def _completed(self, p: Distribution, context: Tensor | None) -> Distribution:
+        """``p`` where what was observed of x is certain, and costs nothing."""
+        if context is None or not isinstance(self.context, Mask):
+            return p
+        return Completed.of(p, context)
 
     def bound(
         self,
@@ -233,23 +246,24 @@ class VAE(Model):
     ) -> Bound:
         """See `Model.bound`; the rate is ``"kl"``, with its parts per latent dimension."""
         noise = self._given(x, num_samples, noise, generator)
-        x = self.likelihood.floating(x)
+        x, context = self.likelihood.floating(x), self._given_context(context, len(x))
         # Inference: z = μ + σ ε.
-        q = self.encode(x)
+        q = self.encode(x, context)
         z = q.rsample(noise["z"])
         # Rate: KL(q(z|x) ‖ p(z)).
         rates, details = self.prior.rates(q, z, context, self.kl)
         # Reconstruction: the mean over samples of log p(x|z), summed over dimensions.
-        log_likelihood = self._log_likelihood(x, z)
+        log_likelihood = self._log_likelihood(x, z, context)
         mean = log_likelihood.squeeze(0) if len(z) == 1 else log_likelihood.mean(0)
         return Bound(mean, rates, details)
 
-    def _log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+    def _log_likelihood(self, x: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
         """Log p(x|z) of examples (B, *event) at latents (M, B, d): (M, B), nats."""
         num_samples = len(z)
-        repeated = x.expand(num_samples, *x.shape).flatten(0, 1) if num_samples > 1 else x
-        p = self.likelihood(self.decoder(z.flatten(0, 1)), repeated)
-        log_prob: Tensor = p.log_prob(repeated)
+        repeated, *beside = (_repeated(t, num_samples) for t in (x, *self._embedded(context)))
+        p = self.likelihood(self.decoder(z.flatten(0, 1), *beside), repeated)
+        given = None if context is None else _repeated(context, num_samples)
+        log_prob: Tensor = self._completed(p, given).log_prob(repeated)
         return log_prob.unflatten(0, (num_samples, len(x)))
 
     def draw(
@@ -263,11 +277,11 @@ class VAE(Model):
     ) -> Draw:
         """See `Model.draw`; the latents are ``z`` (K, B, d)."""
         noise = self._given(x, num_samples, noise, None)
-        x = self.likelihood.floating(x)
-        q = self.encode(x)
+        x, context = self.likelihood.floating(x), self._given_context(context, len(x))
+        q = self.encode(x, context)
         z = q.rsample(noise["z"])
         log_q = (q.detach() if path else q).log_prob(z)
-        log_likelihood = self._log_likelihood(x, z)
+        log_likelihood = self._log_likelihood(x, z, context)
         log_weight = log_likelihood + self.prior.log_prob(z, context) - log_q
         return Draw(log_weight, {"z": z}, log_likelihood)
 
@@ -275,10 +289,9 @@ class VAE(Model):
         self, x: Tensor, latents: Mapping[str, Tensor], context: Tensor | None = None
     ) -> Tensor:
         """See `Model.log_joint`; the latents are ``z`` (K, B, d)."""
-        z = latents["z"]
-        return self._log_likelihood(self.likelihood.floating(x), z) + self.prior.log_prob(
-            z, context
-        )
+        z, context = latents["z"], self._given_context(context, len(x))
+        log_likelihood = self._log_likelihood(self.likelihood.floating(x), z, context)
+        return log_likelihood + self.prior.log_prob(z, context)
 
     @torch.no_grad()
     def sample(
@@ -290,6 +303,8 @@ class VAE(Model):
         mean: bool = False,
     ) -> Tensor:
         """See `Model.sample`."""
+        context = self.draw_context(num, generator) if context is None else context
+        context = None if self.context is None else context
         p = self.decode(self.prior.sample(num, context, generator), context)
         return p.mean if mean else p.sample(generator)
 
@@ -306,9 +321,10 @@ class VAE(Model):
             return
         total, count = 0.0, 0
         for rows in permutation(len(source.train), "settle")[:10_000].split(500):
-            x = source.train[rows][0].to(self.calibrated.device)
-            noise = self.judging_noise(rows.tolist())
-            loc = self.decode(self.encode(x).rsample(noise["z"])[0]).mean
+            x, context = source.train[rows]
+            x, noise = x.to(self.calibrated.device), self.judging_noise(rows.tolist())
+            z = self.encode(x, context).rsample(noise["z"])[0]
+            loc = self.decode(z, context).mean
             total += float((x - loc).square().double().sum())
             count += x.numel()
         self.likelihood.store_optimal(torch.tensor(total / count))
@@ -318,13 +334,6 @@ class VAE(Model):
         return self.likelihood.notes()
 
 
-def _likelihood(event_shape: Sequence[int], support: Support, options: VAEOptions) -> Likelihood:
-    """The likelihood that the options name, or that the support chooses."""
-    return make_likelihood(
-        event_shape,
-        support,
-        options.likelihood,
-        sigma=options.sigma,
-        components=options.components,
-        columns=options.columns,
-    )
+def _repeated(t: Tensor, num: int) -> Tensor:
+    """Rows (B, …) one set after another, (num · B, …)."""
+    return t.expand(num, *t.shape).flatten(0, 1) if num > 1 else t

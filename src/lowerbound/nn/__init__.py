@@ -1,7 +1,24 @@
 """Networks. They map tensors to tensors and know nothing of probability."""
 
 from lowerbound.nn.conv import ConvDecoder, ConvEncoder
+from lowerbound.nn.embedding import (
+    ClassEmbedding,
+    Embedding,
+    Joined,
+    MaskEmbedding,
+    VectorEmbedding,
+)
 from lowerbound.nn.hybrid import HybridDecoder
 from lowerbound.nn.mlp import Mlp
 
-__all__ = ["ConvDecoder", "ConvEncoder", "HybridDecoder", "Mlp"]
+__all__ = [
+    "ClassEmbedding",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Embedding",
+    "HybridDecoder",
+    "Joined",
+    "MaskEmbedding",
+    "Mlp",
+    "VectorEmbedding",
+]

@@ -11,6 +11,7 @@ the distortion is −E_q log p(x|z) and the rate is what the latents cost.
 from lowerbound.plots.comparison import comparison_figure
 from lowerbound.plots.decomposition import decomposition_figure, has_decomposition
 from lowerbound.plots.examples import (
+    completions_figure,
     interpolations_figure,
     plane_figure,
     reconstructions_figure,
@@ -24,6 +25,7 @@ from lowerbound.plots.training import has_curve, training_figure
 __all__ = [
     "MAX_IMAGES",
     "comparison_figure",
+    "completions_figure",
     "decomposition_figure",
     "displayable",
     "has_curve",

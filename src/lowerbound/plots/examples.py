@@ -33,7 +33,15 @@ from lowerbound.plots.style import HUES, INK, dress_bar, true_minus
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["interpolations_figure", "plane_figure", "reconstructions_figure", "samples_figure"]
+__all__ = [
+    "completions_figure",
+    "interpolations_figure",
+    "plane_figure",
+    "reconstructions_figure",
+    "samples_figure",
+]
+
+UNSEEN = 0.5  # the grey of what is not observed
 
 
 def samples_figure(
@@ -43,9 +51,11 @@ def samples_figure(
     event_shape: Sequence[int],
     train: Tensor | None = None,
     column_names: Sequence[str] = (),
-    labels: Tensor | Sequence[int] | None = None,
+    labels: Tensor | Sequence[int | str] | None = None,
     *,
     are_means: bool = False,
+    columns: int | None = None,
+    given: str = "",
 ) -> Figure:
     """What the model draws: images in a grid, two real columns as points, others as histograms.
 
@@ -56,12 +66,15 @@ def samples_figure(
         event_shape: Shape of one example; three axes of which the first is 1 … 4 are an image.
         train: Training data (M, *event) to compare with; it also fixes the grey of real images.
         column_names: One name per column of a table; x₁, x₂, … unless given.
-        labels: Class of each draw (N,), written into the corner of its image.
+        labels: Class of each draw (N,), or its name, written into the corner of its image.
         are_means: ``draws`` are means of p(x|z) themselves, and are called so.
+        columns: Images to a row; a square grid unless said.
+        given: What each draw was given, ``"class"`` or the like.
     """
     title = "What the model draws"
-    of_means = "Means of p(x|z), z from the prior"
-    drawn = of_means if are_means else "Draws from p(x)"
+    of_means = f"Means of p(x|z, {given})" if given else "Means of p(x|z)"
+    of_means += ", z from the prior"
+    drawn = of_means if are_means else f"Draws from p(x|{given})" if given else "Draws from p(x)"
     if not is_image(event_shape):
         data = None if train is None else as_rows(train)
         draw = scatter_pair if isinstance(support, Real) and draws[0].numel() == 2 else histograms
@@ -69,13 +82,14 @@ def samples_figure(
     reference = draws if train is None else train
     panels = {drawn: draws} if are_means else {drawn: draws, of_means: means}
     shown = {name: x[:MAX_IMAGES] for name, x in panels.items() if x is not None}
-    columns = math.ceil(math.sqrt(len(draws[:MAX_IMAGES])))
+    columns = columns or math.ceil(math.sqrt(len(draws[:MAX_IMAGES])))
     grids = {
         name: image_grid(shared_grey(x, support, reference), columns) for name, x in shown.items()
     }
     figure, axes = image_panels(title, grids)
     for ax in axes if labels is not None else []:
-        tag_cells(ax, [str(label) for label in torch.as_tensor(labels).tolist()], columns)
+        tags = labels.tolist() if isinstance(labels, Tensor) else labels or ()
+        tag_cells(ax, [str(tag) for tag in tags], columns)
     return figure
 
 
@@ -84,6 +98,7 @@ def reconstructions_figure(
     means: Tensor,
     support: Support,
     column_names: Sequence[str] = (),
+    label: str | None = None,
 ) -> Figure:
     """Examples beside what is left of them after encoding and decoding.
 
@@ -92,8 +107,9 @@ def reconstructions_figure(
         means: Means of p(x|z) at the means of q(z|x), (N, *event).
         support: Of the data.
         column_names: One name per column of a table; x₁, x₂, … unless given.
+        label: The class that all were decoded as, in place of their own.
     """
-    title = "Examples and their reconstructions"
+    title = "Examples and their reconstructions" + (f" as class {label}" if label else "")
     if not is_image(x.shape[1:]):
         return column_reconstructions(title, as_rows(x), as_rows(means), column_names)
     columns = min(len(x), 10)
@@ -107,7 +123,34 @@ def reconstructions_figure(
     panels = {"Means of p(x|z), z the mean of q(z|x)": np.concatenate(stack)}
     figure, (ax,) = image_panels(title, panels, left=150)
     tops = np.cumsum([0, *(len(row) for row in stack)])[:-1]
-    ax.set_yticks(tops + height / 2, ["example", "reconstruction"] * (len(rows) // 2))
+    ax.set_yticks(
+        tops + height / 2,
+        ["example", f"as {label}" if label else "reconstruction"] * (len(rows) // 2),
+    )
+    return figure
+
+
+def completions_figure(
+    x: Tensor, context: Tensor, completions: Tensor, support: Support
+) -> Figure:
+    """Images, what is observed of them on grey, and several ways to complete each.
+
+    Args:
+        x: Images (N, C, H, W), of which the first 20 are shown, a column each.
+        context: What is observed of each, and its mask, (N, 2, C, H, W).
+        completions: Means of p(x|z) given that, z from the prior, (K, N, C, H, W).
+        support: Of the data.
+    """
+    shown = slice(0, 20)
+    x, mask = x[shown], context[shown, 1, :1].float()
+    images = [shared_grey(part[shown], support, x) for part in (x, x, *completions)]
+    images[1] = images[1] * mask + UNSEEN * (1 - mask)
+    grid = image_grid(torch.cat(images), len(x))
+    panels = {"Means of p(x|z) given what is observed, z from the prior": grid}
+    figure, (ax,) = image_panels("What is observed, and its completions", panels, left=150)
+    height = (len(grid) + 2) / len(images)  # 2: the gap below a row
+    names = ["example", "observed", *(f"completion {k + 1}" for k in range(len(completions)))]
+    ax.set_yticks(height * (np.arange(len(images)) + 0.5) - 1.5, names)
     return figure
 
 
@@ -141,7 +184,9 @@ def interpolations_figure(
     return figure
 
 
-def plane_figure(decoded: Tensor, support: Support, quantiles: Tensor) -> Figure:
+def plane_figure(
+    decoded: Tensor, support: Support, quantiles: Tensor, label: str | None = None
+) -> Figure:
     """The data that each point of a two-dimensional latent plane stands for.
 
     Args:
@@ -149,8 +194,10 @@ def plane_figure(decoded: Tensor, support: Support, quantiles: Tensor) -> Figure
             upwards in the figure, and columns z₁ from low to high.
         support: Of the data.
         quantiles: Quantiles of the prior along each axis (G,), rising.
+        label: The class that all of it was decoded as, of a model that is given one.
     """
-    size, title = len(quantiles), "The latent plane, decoded"
+    size = len(quantiles)
+    title = "The latent plane, decoded" + (f" as class {label}" if label else "")
     if is_image(decoded.shape[2:]):
         grid = image_grid(shared_grey(decoded.flatten(0, 1), support, decoded), size, gap=1)
         panels = {"Means of p(x|z) at even quantiles of the prior": grid}

@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 MODELS = {  # names as a sentence says them
+    "cvae": "a conditional VAE",
     "ppca": "probabilistic PCA",
     "mixture": "a mixture of Gaussians",
     "lda": "linear discriminants",

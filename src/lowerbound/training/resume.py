@@ -39,7 +39,7 @@ def facts_of(model: Model, source: Source, config: TrainingConfig, step: Step) -
         "model": model.name,
         "event_shape": source.event_shape,
         "support": str(source.support),
-        "num_classes": None if source.context is None else source.context.num_classes,
+        "num_classes": getattr(source.context, "num_classes", None),
         **({} if model.options is None else asdict(model.options)),
         **asdict(config),
         "num_samples": config.samples,

@@ -96,6 +96,7 @@ class Step(nn.Module):
     def _run(
         self, x: Tensor, context: Tensor | None, noise: Noise, weights: Weights
     ) -> tuple[Tensor, Bound]:
+        context = self.model.dropped(context, noise)
         half = self.precision == "bf16"
         autocast = torch.autocast(x.device.type, dtype=torch.bfloat16) if half else None
         with autocast or contextlib.nullcontext():
