@@ -24,8 +24,9 @@ from lowerbound.training.batches import BLOCK, Batches
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.skipif(available(CPU) < 2, reason="needs two processor cores")
 
-# Everything that couples a batch: free bits, an optimal sigma, noise by blocks.
+# Everything that couples a batch: free bits, an optimal sigma, a penalty, noise by blocks.
 COUPLED = ["--free-bits", "0.05", "--sigma", "optimal", "--likelihood", "gaussian"]
+COUPLED += ["--penalty", "total-correlation", "--penalty-weight", "2"]
 SMALL = ["--width", "32", "--depth", "0", "--latent-dim", "3", "--precision", "float32"]
 
 

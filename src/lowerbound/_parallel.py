@@ -12,12 +12,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["global_mean", "is_sharded", "like", "whole", "world_size"]
+__all__ = ["global_mean", "global_rows", "is_sharded", "like", "rank", "whole", "world_size"]
 
 
 def world_size() -> int:
     """Number of processes that train together; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of the processes this is, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def global_mean(x: Tensor) -> Tensor:
@@ -29,6 +34,11 @@ def global_mean(x: Tensor) -> Tensor:
     local = x.mean(0)
     world = world_size()
     return local if world == 1 else _AllReduce.apply(local) / world  # type: ignore[no-untyped-call]
+
+
+def global_rows(x: Tensor) -> Tensor:
+    """The rows of the equal batches (B, …) of all processes, one after another."""
+    return x if world_size() == 1 else _AllGather.apply(x)  # type: ignore[no-untyped-call]
 
 
 def is_sharded(x: Tensor) -> bool:
@@ -67,3 +77,19 @@ class _AllReduce(torch.autograd.Function):
         total = gradient.clone()
         dist.all_reduce(total)
         return total
+
+
+class _AllGather(torch.autograd.Function):
+    """Rows of all processes. Its gradient adds up what each process's loss says of a row."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total.chunk(world_size())[rank()]

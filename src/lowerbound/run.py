@@ -103,6 +103,7 @@ def fit(
     given |= {"objective": objective, **options}
     config = validated(TrainingConfig, given, "the arguments of fit")
     model.check(source.train[slice(0, 256)][0], source.name)
+    model.check_objective(config.objective)
     engine = make_engine(config.device, config.devices, config.strategy)
     console = Console(quiet or not engine.is_main)
     require(config.logger)
@@ -143,6 +144,7 @@ def train(
     for warning in source.warnings:
         console.say(f"warning: {warning}")
     model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
+    model.check_objective(config.objective)
     config = replace(config, options=asdict(model.options))
     folder = folder or next_folder(config)
     if engine.is_main:

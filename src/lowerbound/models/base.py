@@ -223,6 +223,16 @@ class Model(nn.Module, ABC):
         """(name, parameters, share of the run) of each phase of training; the shares sum to 1."""
         return [("all", list(self.parameters()), 1.0)]
 
+    def check_objective(self, name: str) -> None:
+        """Refuse an objective that this model cannot be trained by.
+
+        Raises:
+            InputError: anything but the bound itself for a model that is fitted in closed form.
+        """
+        if name != "elbo" and type(self).fit_exactly is not Model.fit_exactly:
+            required = f"elbo for a '{self.name}', which is fitted in closed form"
+            raise refuse("objective", required, name)
+
     def fit_exactly(self, source: Source) -> bool:
         """Fit in closed form in place of the training loop; False where there is none."""
         return False

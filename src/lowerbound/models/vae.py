@@ -16,6 +16,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
@@ -40,6 +41,7 @@ from lowerbound.errors import refuse
 from lowerbound.models.base import Draw, Model
 from lowerbound.models.completed import Completed
 from lowerbound.models.networks import Network, check_network, make_networks
+from lowerbound.models.penalties import PENALTIES
 from lowerbound.models.priors import MAX_LOG_SCALE, MIN_LOG_SCALE, Prior, StandardNormal
 from lowerbound.nn import Embedding
 from lowerbound.objectives import Bound, Noise
@@ -90,6 +92,11 @@ class VAEOptions:
     support."""
     kl: Literal["analytic", "sampled"] = "analytic"
     """KL(q ‖ p) in closed form, or estimated from the same samples."""
+    penalty: Literal["none", "total-correlation", "mmd", "dip-i", "dip-ii"] = "none"
+    """What training adds to its loss about the codes of a batch, beside the bound: that their
+    dimensions are independent, or that all of them together look like N(0, I)."""
+    penalty_weight: float = 1.0
+    """Factor of the penalty."""
 
     def __post_init__(self) -> None:
         for name in ("latent_dim", "width"):
@@ -98,6 +105,11 @@ class VAEOptions:
                 raise refuse(name, "at least 1", value)
         if self.depth < 0:
             raise refuse("depth", "0 or more", self.depth)
+        if not 0 <= self.penalty_weight < math.inf:
+            raise refuse("penalty_weight", "0 or more", self.penalty_weight)
+        if self.penalty == "none" and self.penalty_weight != 1:
+            remedy = f"name one: --penalty {' or '.join(PENALTIES)}"
+            raise refuse("penalty_weight", "1 without a penalty", self.penalty_weight, remedy)
 
 
 class VAE(Model):
@@ -137,6 +149,7 @@ class VAE(Model):
         self.likelihood, self.prior = likelihood, prior
         self.latent_dim, self.posterior, self.kl = latent_dim, posterior, kl
         self.num_scales = latent_dim if posterior == "diagonal" else 1
+        self.num_examples: Tensor | None = None  # of the training set; penalties ask for it
 
     @classmethod
     def build(
@@ -166,6 +179,9 @@ class VAE(Model):
         prior = prior or StandardNormal(d)
         model = cls(encoder, decoder, likelihood, prior, d, **kinds, **given)
         model.options = options
+        if options.penalty != "none":
+            del model.num_examples
+            model.register_buffer("num_examples", torch.ones(()))
         model.check_networks()
         return model
 
@@ -255,7 +271,23 @@ class VAE(Model):
         # Reconstruction: the mean over samples of log p(x|z), summed over dimensions.
         log_likelihood = self._log_likelihood(x, z, context)
         mean = log_likelihood.squeeze(0) if len(z) == 1 else log_likelihood.mean(0)
-        return Bound(mean, rates, details)
+        return Bound(mean, rates, details, self._penalties(q, z))
+
+    def _penalties(self, q: DiagonalGaussian, z: Tensor) -> dict[str, Tensor]:
+        """The penalty that the options name, (B,), of draws (M, B, d); none when judging."""
+        name = getattr(self.options, "penalty", "none")
+        if name == "none" or not self.training:
+            return {}
+        assert self.num_examples is not None
+        penalty = torch.stack([PENALTIES[name](q, one, self.num_examples) for one in z]).mean(0)
+        return {name: self.options.penalty_weight * penalty}
+
+    def check_objective(self, name: str) -> None:
+        """See `Model.check_objective`; only the elbo adds penalties to its loss."""
+        super().check_objective(name)
+        penalty = getattr(self.options, "penalty", "none")
+        if name != "elbo" and penalty != "none":
+            raise refuse("objective", f"elbo with the penalty '{penalty}'", name)
 
     def _log_likelihood(self, x: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
         """Log p(x|z) of examples (B, *event) at latents (M, B, d): (M, B), nats."""
@@ -310,6 +342,8 @@ class VAE(Model):
 
     def _calibrate(self, source: Source) -> None:
         self.likelihood.calibrate(measured(source.train))
+        if self.num_examples is not None:
+            self.num_examples.fill_(len(source.train))
 
     @torch.no_grad()
     def settle(self, source: Source) -> None:

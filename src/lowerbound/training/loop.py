@@ -86,12 +86,14 @@ def fit_model(
         allow_changed: continue although data or options are not those of the checkpoint.
 
     Raises:
-        InputError: data or options have changed since the checkpoint, or do not fit it.
+        InputError: data or options have changed since the checkpoint, or do not fit it; or an
+            objective that the model cannot be trained by.
         DivergedError: ten steps in a row, or more of the last thousand, were not finite.
         Interrupted: asked to stop, having saved.
     """
     console = console or Console(quiet=True)
     engine = engine or make_engine(config.device, config.devices, config.strategy)
+    model.check_objective(config.objective)
     model.calibrate(source)
     model.to(engine.device)
 
@@ -153,7 +155,7 @@ def fit_model(
             loss.mean().backward()
             rate = learning_rate(progress, config.learning_rate, config.warmup)
             usable = update(state, loss, rate, config.clip, engine)
-            meter.add(loss.detach(), bound.terms(), usable)
+            meter.add(loss.detach(), bound, usable)
             position.step += 1
             state.average.update(position.step)
 

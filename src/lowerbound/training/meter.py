@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from lowerbound.engine import Engine
+from lowerbound.objectives import Bound
 from lowerbound.training.state import Position
 
 __all__ = ["Meter"]
 
 
 class Meter:
-    """Loss, terms and usability of each step of an interval.
+    """Loss, terms, penalties and usability of each step of an interval.
 
     Args:
         engine: over whose processes the means are taken.
@@ -42,9 +43,11 @@ class Meter:
         """Length of the interval so far."""
         return time.perf_counter() - self.started
 
-    def add(self, loss: Tensor, terms: dict[str, Tensor], usable: Tensor) -> None:
+    def add(self, loss: Tensor, bound: Bound, usable: Tensor) -> None:
         """Take in a step; a skipped one counts as skipped and adds nothing else."""
-        self.steps.append((loss, {name: term.detach() for name, term in terms.items()}))
+        self.num_terms = 1 + len(bound.rates)
+        named = {**bound.terms(), **bound.penalties}
+        self.steps.append((loss, {name: term.detach() for name, term in named.items()}))
         self.usable.append(usable)
 
     def read(self, position: Position) -> dict[str, Any]:
@@ -57,7 +60,8 @@ class Meter:
         for step, used in enumerate(usable.tolist(), position.step - len(usable) + 1):
             position.count(step, bool(used))
         loss, terms = values[0], dict(zip(names[1:], values[1:], strict=True))
-        bound = 2 * terms["reconstruction"] - sum(terms.values())
+        rates = values[2 : 1 + self.num_terms]  # penalties are beside the bound
+        bound = terms["reconstruction"] - sum(rates)
         row = {
             "step": position.step,
             "seconds": position.seconds,
