@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lowerbound.config import nearest, validated
 from lowerbound.errors import InputError, printable, refuse
 from lowerbound.files import check_format_version, load_json, save_json
+from lowerbound.presets import PRESETS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -115,8 +116,11 @@ MODELS: dict[str, Entry] = {
 
 def model_entry(name: str) -> Entry:
     """The table's entry of a name, or a refusal with the nearest right one."""
+    if name in PRESETS:
+        raise refuse("model", "the name of a model", name, f"write {PRESETS[name].in_words()}")
     if name not in MODELS:
-        raise refuse("model", f"one of {', '.join(MODELS)}", name, nearest(name, MODELS))
+        remedy = nearest(name, [*MODELS, *PRESETS]) or f"presets: {', '.join(PRESETS)}"
+        raise refuse("model", f"one of {', '.join(MODELS)}", name, remedy)
     return MODELS[name]
 
 

@@ -181,9 +181,10 @@ def train_flags(args: list[str]) -> Any:
     Defaults are overridden by a config file, and that by flags.
     """
     from lowerbound.build import model_entry
+    from lowerbound.presets import PRESETS, with_preset
 
     asks_help = bool({"-h", "--help"} & set(args))
-    name, config = value_of(args, "--model"), value_of(args, "--config")
+    named, config = value_of(args, "--model"), value_of(args, "--config")
     again = value_of(args, "--resume")
     values: dict[str, Any] = {}
     if again is not None and not asks_help:
@@ -198,12 +199,15 @@ def train_flags(args: list[str]) -> Any:
         config = str(Path(again) / "config.yaml")
     if config is not None:
         values = load_config(config)
-    if asks_help and name is None:
+    if asks_help and named is None:
         return parse(TrainFlags, "train", args)
-    name = name or str(values.get("model", RunConfig.model))
-    model_entry(name)
+    name = named or str(values.get("model", RunConfig.model))
+    if name not in PRESETS:
+        model_entry(name)
+    name, values = with_preset(name, values, named_after=named is not None)
     default = _train_default(name, values, config or "the configuration")
     flags = parse(type(default), "train", args, default)
+    flags = dataclasses.replace(flags, model=name)
     if again is not None:
         if not flags.allow_changed:
             _refuse_changes(default, flags)
@@ -217,9 +221,7 @@ def _train_default(name: str, values: dict[str, Any], where: str) -> Any:
     from lowerbound.run import config_from
 
     kind = options_class(name)
-    if values.get("model", name) != name:
-        values = {**values, "options": None}
-    config = config_from({**values, "model": name}, where)
+    config = config_from(values, where)
     options = kind(**dict(config.options or {}))
     made = dataclasses.make_dataclass(
         "TrainFlags",

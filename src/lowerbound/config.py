@@ -174,7 +174,9 @@ class RunConfig(TrainingConfig):
     latents: Literal["pca", "tsne"] = "pca"
     """How more than two latents are drawn in a plane."""
     model: str = "vae"
-    """Name of the model; `lowerbound models` lists them."""
+    """Name of the model or preset; `lowerbound models` lists them."""
+    preset: str | None = None
+    """The name under which model and settings were asked for; it changes nothing."""
     options: Mapping[str, Any] | None = None
     """Options of the model, a dataclass in its file."""
 

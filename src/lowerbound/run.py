@@ -352,7 +352,9 @@ def next_folder(config: RunConfig) -> Path:
     kind, _, rest = config.data.partition(":")
     stem = kind if rest and kind != "folder" else Path(rest or kind).stem
     number = 1
-    while (folder := Path("runs") / f"{stem or 'data'}-{config.model}-{number}").exists():
+    while (
+        folder := Path("runs") / f"{stem or 'data'}-{config.preset or config.model}-{number}"
+    ).exists():
         number += 1
     return folder
 

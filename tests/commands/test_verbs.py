@@ -152,7 +152,7 @@ def test_compare_and_the_lists(run, capsys):
     assert call("models", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     keys = "name summary reference nats is_likelihood samples conditional".split()
-    assert list(rows[0]) == keys
+    assert list(rows[0]) == [*keys, "preset_of", "settings"]
     for verb in ("models", "datasets", "compare"):
         assert call(verb, *([run] if verb == "compare" else [])) == 0
         assert capsys.readouterr().out

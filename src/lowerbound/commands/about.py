@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from lowerbound.tables import print_json, print_table
+
+if TYPE_CHECKING:
+    from lowerbound.build import Entry
+    from lowerbound.presets import Preset
 
 __all__ = ["DatasetsFlags", "DoctorFlags", "ModelsFlags", "datasets", "doctor", "models"]
 
 
 @dataclass(frozen=True)
 class ModelsFlags:
-    """The models there are."""
+    """The models there are, and the literature's names for their settings."""
 
     json: bool = False
     """Print a JSON list."""
@@ -22,19 +27,40 @@ class ModelsFlags:
 def models(flags: ModelsFlags) -> None:
     """``lowerbound models``."""
     from lowerbound.build import MODELS
+    from lowerbound.presets import PRESETS
 
-    keys = ("summary", "reference", "nats", "is_likelihood", "samples", "conditional")
-    rows = [{"name": n} | {k: getattr(e, k) for k in keys} for n, e in MODELS.items()]
+    rows = [_row(name, entry, entry) for name, entry in MODELS.items()]
+    for name, preset in PRESETS.items():
+        settings = {**preset.options, **preset.training}
+        row = _row(name, preset, MODELS[preset.model])
+        rows.append(row | {"preset_of": preset.model, "settings": settings})
     if flags.json:
         print_json(rows)
         return
-    nats = [(r["name"], r["summary"], r["reference"], r["nats"]) for r in rows]
     print_table(
         [
             ("model", "what it is", "reference", "test nats, binarised MNIST"),
-            *((n, s, ref, "" if v is None else f"{v:.2f}") for n, s, ref, v in nats),
+            *((r["name"], _sentence(r), r["reference"], _shown(r["nats"])) for r in rows),
         ]
     )
+
+
+def _row(name: str, about: Entry | Preset, entry: Entry) -> dict[str, Any]:
+    """What is known of a model, or of a preset by what it is made of."""
+    keys, of_model = ("summary", "reference", "nats"), ("is_likelihood", "samples", "conditional")
+    own = {k: getattr(about, k) for k in keys} | {k: getattr(entry, k) for k in of_model}
+    return {"name": name, **own, "preset_of": None, "settings": {}}
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    if row["preset_of"] is None:
+        return str(row["summary"])
+    flags = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in row["settings"].items())
+    return f"{row['summary']} The same as {row['preset_of']} {flags}."
+
+
+def _shown(nats: float | None) -> str:
+    return "" if nats is None else f"{nats:.2f}"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class TrainFlags(RunConfig):
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = "digits"
     """digits, mnist:DIR, fashion-mnist:DIR, folder:DIR, x.npz[:key], x.npy or t.csv."""
     options: tyro.conf.Suppress[Any] = None
+    preset: tyro.conf.Suppress[str | None] = None
     out: Path | None = None
     """Run folder; runs/DATA-MODEL-N unless said."""
     config: Path | None = None

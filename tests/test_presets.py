@@ -1,0 +1,81 @@
+"""Presets: names for settings, resolved into what a run folder holds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import yaml
+
+from lowerbound.build import MODELS, create_model, options_class
+from lowerbound.cli import run_command_line, train_flags
+from lowerbound.config import TrainingConfig, validated
+from lowerbound.errors import InputError
+from lowerbound.presets import PRESETS
+
+
+def call(*args):
+    return run_command_line([str(a) for a in args])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_settings_of_a_model_that_differ_from_its_defaults(name):
+    preset = PRESETS[name]
+    assert name not in MODELS
+    options = validated(options_class(preset.model), preset.options, name)
+    training = validated(TrainingConfig, preset.training, name)
+    assert options != options_class(preset.model)() or training != TrainingConfig()
+    assert preset.summary.endswith(".")
+    assert preset.reference[-4:].isdecimal()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_flag_of_a_preset_is_its_settings(name):
+    flags, preset = train_flags(["--model", name]), PRESETS[name]
+    assert (flags.model, flags.preset) == (preset.model, name)
+    assert {k: getattr(flags.options, k) for k in preset.options} == dict(preset.options)
+    assert {k: getattr(flags, k) for k in preset.training} == dict(preset.training)
+
+
+def test_flags_win_over_a_preset_and_a_preset_named_after_a_file_over_the_file(tmp_path):
+    assert train_flags(["--model", "iwae", "--num-samples", "7"]).num_samples == 7
+    file = tmp_path / "c.yaml"
+    file.write_text("model: iwae\nnum_samples: 9\noptions: {latent_dim: 4}\n")
+    from_file = train_flags(["--config", str(file)])
+    assert (from_file.model, from_file.objective, from_file.num_samples) == ("vae", "iwae", 9)
+    assert (from_file.options.latent_dim, from_file.preset) == (4, "iwae")
+    file.write_text("model: vae\nobjective: elbo\nbeta: 2.0\noptions: {latent_dim: 4}\n")
+    after = train_flags(["--config", str(file), "--model", "beta-tcvae"])
+    assert (after.beta, after.options.latent_dim) == (2.0, 4)
+    assert (after.options.penalty, after.preset) == ("total-correlation", "beta-tcvae")
+    after = train_flags(["--config", str(file), "--model", "beta-vae"])
+    assert after.beta == 4.0
+
+
+def test_another_model_named_after_a_file_drops_preset_and_options(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("model: vae\npreset: infovae\noptions: {penalty: mmd, width: 7}\n")
+    again = train_flags(["--config", str(file)])
+    assert (again.preset, again.options.penalty) == ("infovae", "mmd")
+    other = train_flags(["--config", str(file), "--model", "ppca"])
+    assert (other.model, other.preset) == ("ppca", None)
+    fields = {f.name for f in dataclasses.fields(other.options)}
+    assert "penalty" not in fields
+
+
+def test_a_run_is_named_as_it_was_asked_for_and_resumes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = ["--latent-dim", 2, "--width", 8, "--quiet"]
+    assert call("train", "digits", "--model", "beta-vae", "--steps", 1, *small) == 0
+    run = tmp_path / "runs" / "digits-beta-vae-1"
+    assert (run / "report.html").exists()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["model"], config["preset"], config["beta"]) == ("vae", "beta-vae", 4.0)
+    assert call("train", "--resume", "runs/digits-beta-vae-1") == 0
+
+
+def test_a_program_is_told_what_to_write(capsys):
+    with pytest.raises(InputError, match=r"create_model\('vae', …\) and fit\(…, objective='dreg'"):
+        create_model("dreg", (4,))
+    assert call("train", "--model", "iwea") == 2
+    assert "did you mean 'iwae'?" in capsys.readouterr().err
