@@ -1,8 +1,8 @@
 """Presets: the literature's names for settings of the models there are.
 
 A name such as ``iwae`` is no model of its own: it is the VAE with another objective. The command
-``lowerbound train --model iwae`` writes the model and the settings into config.yaml, resolved; in a
-program they are said to `create_model` and `fit`.
+``lowerbound train --model iwae`` writes model and settings into config.yaml, resolved; a program
+says them to `create_model` and `fit`.
 """
 
 from __future__ import annotations
