@@ -10,36 +10,15 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lowerbound.distributions import GaussianLikelihood, Real
-from lowerbound.models import VAE, StandardNormal
+from lowerbound.models import VAE
 from lowerbound.objectives import UNWEIGHTED, Bound, Weights, elbo
 from tests import oracles
+from tests.models.linear import affine_vae, linear_vae
 
 MU, SIGMA = 1.5, 2.0
 X = torch.tensor([[MU - SIGMA], [MU + SIGMA]], dtype=torch.float64)  # N(μ, σ²) to second order
-
-
-def linear_vae(v: Tensor, b: Tensor, log_t: Tensor, w: Tensor, mu: Tensor, s: float) -> VAE:
-    """q = N(Vx + b, diag t²), p(x|z) = N(Wz + μ, s²I), in float64, s among the parameters."""
-    size, k = w.shape
-    encoder, decoder = nn.Linear(size, 2 * k), nn.Linear(k, size)
-    likelihood = GaussianLikelihood((size,), Real(), "scalar")
-    model = VAE(encoder, decoder, likelihood, StandardNormal(k), k).double()
-    with torch.no_grad():
-        encoder.weight.copy_(torch.cat([v, torch.zeros_like(v)]))
-        encoder.bias.copy_(torch.cat([b, log_t]))
-        decoder.weight.copy_(w)
-        decoder.bias.copy_(mu)
-        scale = next(likelihood.parameters())
-        scale.fill_(math.log(s))
-    return model.eval()
-
-
-def affine_vae(*, a: float, b: float, c: float, v: float, t: float, s: float) -> VAE:
-    values = ([[a]], [b], [math.log(t)], [[c]], [v])
-    return linear_vae(*(torch.tensor(value, dtype=torch.float64) for value in values), s)
 
 
 def points(k: int, rows: int) -> dict[str, Tensor]:
