@@ -37,9 +37,7 @@ def pixels() -> tuple[Source, torch.Tensor]:
 
 def bits(source: Source, q: torch.Tensor) -> float:
     """What a VAE whose latents say nothing and whose pixels have the levels' shares q is told."""
-    logits = (
-        q.log().repeat(64, 1).flatten().float()
-    )  # a network has its outputs element by element
+    logits = q.log().repeat_interleave(64).float()  # level by level, each for all pixels
     model = create_model(
         "vae",
         source,
