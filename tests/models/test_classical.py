@@ -13,7 +13,13 @@ from lowerbound.distributions import Discrete, Real
 from lowerbound.distributions.support import Counts, Product
 from lowerbound.errors import InputError
 from lowerbound.evaluation import log_likelihood
-from tests.oracles import DIGITS_PPCA, gaussian_log_prob
+from tests.oracles import (
+    DIGITS_PCA_ERROR,
+    DIGITS_POSTERIOR_ERROR,
+    DIGITS_PPCA,
+    DIGITS_UNIT,
+    gaussian_log_prob,
+)
 
 
 def whole(x: torch.Tensor, support) -> Source:
@@ -34,6 +40,26 @@ def test_digits_have_the_known_log_likelihood(digit_rows, k, nats):
     model.fit_exactly(whole(digit_rows, Real()))
     assert float(model.bound(digit_rows).value.mean()) == pytest.approx(nats, abs=1e-6)
     assert model.evidence_kind == "exact"
+    # The posterior mean shrinks the codes of PCA; a drawn code costs σ² per pixel in mean.
+    q = model.encode(digit_rows)
+    error = float((model.decode(q.mean).mean - digit_rows).square().mean())
+    assert error == pytest.approx(DIGITS_POSTERIOR_ERROR[k], abs=6e-6)
+    noise = torch.randn(q.mean.shape, generator=torch.Generator().manual_seed(0)).double()
+    drawn = (model.decode(q.rsample(noise)).mean - digit_rows).square().mean(1)
+    within = 4 * float(drawn.std()) / math.sqrt(len(drawn))
+    assert float(drawn.mean()) == pytest.approx(float(model.variance), abs=within)
+    # Undoing the shrinkage is PCA itself.
+    basis = torch.linalg.qr(model.weight.double()).Q
+    centered = digit_rows - model.mu
+    lost = float((centered - centered @ basis @ basis.mT).square().mean())
+    assert lost == pytest.approx(DIGITS_PCA_ERROR[k], abs=6e-6)
+
+
+def test_digits_in_their_own_unit_have_the_nats_of_the_table_less_the_unit(digit_rows):
+    model = create_model("ppca", (64,), support=Real(), latent_dim=10)
+    model.fit_exactly(whole(16 * digit_rows, Real()))
+    nats = float(model.bound(16 * digit_rows).value.mean())
+    assert nats == pytest.approx(DIGITS_PPCA[10] - DIGITS_UNIT, abs=6e-5)
 
 
 def fitted(x: torch.Tensor, support, k: int = 2):

@@ -51,27 +51,10 @@ def test_the_combined_bound_and_its_gradients_have_the_exact_means():
         assert_mean(grads, mixed(0.3, *(importance_slope(k, parameter, **AT) for k in (1, 2))))
 
 
-def test_the_oracle_agrees_with_the_numbers_on_paper():
-    mean, variance = KNOWN.posterior
-    assert importance_bound(1, **AT) == pytest.approx(KNOWN.elbo, abs=1e-5)
-    assert importance_slope(1, "eta", **AT) == pytest.approx((mean - KNOWN.eta) / variance)
-    assert importance_slope(1, "log_tau", **AT) == pytest.approx(1 - KNOWN.tau**2 / variance)
-    _, bound, _ = run("iwae", 50)
-    assert_mean(bound.value, KNOWN.l_50)
-
-
-def test_the_bound_rises_with_the_samples_to_the_evidence():
-    means, errors = [], []
-    for num_samples in (1, 2, 4, 16, 64):
-        value = run("iwae", num_samples)[1].value
-        means.append(float(value.mean()))
-        errors.append(float(value.std()) / math.sqrt(len(value)))
-    for k in range(4):
-        assert means[k + 1] - means[k] > 4 * math.hypot(errors[k], errors[k + 1])
-    assert means[-1] < KNOWN.log_evidence
-    assert KNOWN.log_evidence - means[-1] == pytest.approx(
-        (KNOWN.second_moment - 1) / 128, rel=0.5
-    )
+@pytest.mark.parametrize("num_samples", [1, 2, 4, 16, 64])
+def test_the_bound_rises_with_the_samples_as_it_does_exactly(num_samples):
+    _, bound, _ = run("iwae", num_samples)
+    assert_mean(bound.value, importance_bound(num_samples, **AT))
 
 
 def test_leaving_the_score_out_is_biased_beyond_one_sample():
