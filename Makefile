@@ -37,6 +37,7 @@ test-nightly: $(BIN)/.tested
 
 benchmarks: $(BIN)/.tested
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/likelihood.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis
