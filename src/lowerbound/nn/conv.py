@@ -66,9 +66,7 @@ class ConvEncoder(nn.Module):
         depth: residual blocks per stage.
     """
 
-    def __init__(
-        self, shape: Sequence[int], num_outputs: int, *, width: int, depth: int
-    ) -> None:
+    def __init__(self, shape: Sequence[int], num_outputs: int, *, width: int, depth: int) -> None:
         super().__init__()
         channels, *sides = shape
         conv = CONVOLUTIONS[len(sides)]
@@ -97,9 +95,7 @@ class ConvDecoder(nn.Module):
         depth: residual blocks per stage.
     """
 
-    def __init__(
-        self, num_inputs: int, shape: Sequence[int], *, width: int, depth: int
-    ) -> None:
+    def __init__(self, num_inputs: int, shape: Sequence[int], *, width: int, depth: int) -> None:
         super().__init__()
         channels, *sides = shape
         conv = CONVOLUTIONS[len(sides)]
