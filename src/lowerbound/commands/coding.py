@@ -89,10 +89,12 @@ def decode(flags: DecodeFlags) -> None:
     import torch
 
     from lowerbound._random import generator_for
+    from lowerbound.pictures import class_context
 
     out = output(flags.out, named(flags, "decoded", ".npz"), (".npz", ".csv"))
     model = model_of(flags)
     check_ending(out, model)
+    class_context(model, flags.label, 1)  # refused before any work
     device = model.calibrated.device
     nothing = None if model.context is None else model.context.unknown(1, model.event_shape)
     d = model.encode(torch.zeros(1, *model.event_shape, device=device), nothing).mean.shape[1]

@@ -207,7 +207,12 @@ class Model(nn.Module, ABC):
         return context
 
     def calibrate(self, source: Source) -> None:
-        """Measure on the training set what the model must know of its scale; once."""
+        """Measure on the training set what the model must know of its scale; once.
+
+        Raises:
+            InputError: data with another context than the model is given, however often.
+        """
+        self.check_context(source.context)
         if not bool(self.calibrated):
             self._calibrate(source)
             self.calibrated.fill_(True)

@@ -55,7 +55,8 @@ class Completed(Distribution):
 
         What is observed is not compared with x: x is what it was taken from.
         """
-        elements = dataclasses.replace(self.inner, event_ndim=0).log_prob(x)  # type: ignore[type-var]
+        single = dataclasses.replace(self.inner, event_ndim=0)  # type: ignore[type-var]
+        elements = single.log_prob(self._with_observed(x))
         return sum_event(torch.where(self.mask, 0.0, elements), self.event_ndim)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:

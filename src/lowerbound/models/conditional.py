@@ -108,12 +108,17 @@ class CVAE(VAE):
             embedding=embedding or _embedding(context, event_shape, options),
         )
 
+    @property
+    def label_dropout(self) -> float:
+        """Share of the contexts that training withholds; 0 for a model from parts alone."""
+        return float(getattr(self.options, "label_dropout", 0.0))
+
     def noise(
         self, batch_size: int, num_samples: int = 1, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """As that of the VAE; training with label dropout also draws whose context it is."""
         noise = super().noise(batch_size, num_samples, generator)
-        if self.training and self.options.label_dropout:
+        if self.training and self.label_dropout:
             drop = torch.empty_like(noise["z"][..., 0])
             noise["drop"] = drop.uniform_(generator=generator)
         return noise
@@ -125,7 +130,7 @@ class CVAE(VAE):
         """
         if context is None or self.context is None or "drop" not in noise:
             return context
-        return self.context.dropped(context, noise["drop"][0] < self.options.label_dropout)
+        return self.context.dropped(context, noise["drop"][0] < self.label_dropout)
 
     def draw_context(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         """Classes (num,) as often as in the training set.
@@ -140,8 +145,6 @@ class CVAE(VAE):
         return torch.multinomial(frequencies, num, replacement=True, generator=generator)
 
     def _calibrate(self, source: Source) -> None:
-        super()._calibrate(source)
-        self.check_context(source.context)
         if isinstance(self.context, Classes):
             known = source.train.labels  # every one, also of data on a disk
         else:
@@ -149,6 +152,7 @@ class CVAE(VAE):
         assert known is not None
         assert self.context is not None
         self.context.check(known, self.event_shape)
+        super()._calibrate(source)
         for part in self.modules():
             if isinstance(part, Embedding):
                 part.measure(known)

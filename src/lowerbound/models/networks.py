@@ -17,6 +17,8 @@ __all__ = ["Network", "check_network", "make_encoder", "make_networks"]
 Network = Literal["auto", "mlp", "hybrid", "conv"]
 LARGEST_FOR_MLP = 1024
 SMALLEST_FOR_HYBRID = 16
+AXES = {"hybrid": (3,), "conv": (2, 3, 4)}
+"""How many axes an example may have, the channels among them; an mlp takes any number."""
 
 
 def make_networks(
@@ -44,7 +46,7 @@ def make_networks(
             networks of one.
 
     Raises:
-        InputError: a network for images and data that are none.
+        InputError: a network for arrays of other shapes.
     """
     kind = _fitting(event_shape) if network == "auto" else network
     sizes = {"width": _width(kind, width), "depth": depth}
@@ -71,12 +73,13 @@ def make_encoder(
     """A network (N, *shape) -> (N, num_outputs), chosen for arrays of shape ``like``.
 
     Raises:
-        InputError: a network for images and data that are none.
+        InputError: a network for arrays of other shapes.
     """
     like = shape if like is None else like
     kind = _fitting(like) if network == "auto" else network
-    if kind != "mlp" and len(like) != 3:
-        raise refuse("network", f"mlp for data of shape {shown_shape(like)}", kind)
+    if len(like) not in AXES.get(kind, (len(like),)):
+        fit = " or ".join(["mlp", *(name for name, axes in AXES.items() if len(like) in axes)])
+        raise refuse("network", f"{fit} for data of shape {shown_shape(like)}", kind)
     build = ConvEncoder if kind == "conv" else Mlp
     return build(shape, num_outputs, width=_width(kind, width), depth=depth)
 
@@ -105,12 +108,13 @@ def _width(kind: Network, width: int | None) -> int:
 
 
 def _fitting(event_shape: Sequence[int]) -> Literal["mlp", "hybrid", "conv"]:
-    """Small images have few places; larger ones have too many for a dense layer."""
-    if len(event_shape) != 3:
+    """Small arrays have few places; larger ones have too many for a dense layer."""
+    if len(event_shape) not in AXES["conv"]:
         return "mlp"
     if num_elements(event_shape) > LARGEST_FOR_MLP:
         return "conv"
-    return "hybrid" if min(event_shape[1:]) >= SMALLEST_FOR_HYBRID else "mlp"
+    is_drawn = len(event_shape) == 3 and min(event_shape[1:]) >= SMALLEST_FOR_HYBRID
+    return "hybrid" if is_drawn else "mlp"
 
 
 @torch.no_grad()

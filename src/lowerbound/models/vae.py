@@ -57,7 +57,8 @@ class VAEOptions:
     """Number of latent dimensions d."""
     network: Network = "auto"
     """Encoder and decoder: mlp; hybrid, where the decoder ends in a brush shared by all places;
-    or conv. auto is hybrid for images of 16 to 32 pixels a side, conv for larger, else mlp."""
+    or conv. auto is hybrid for images of 16 to 32 pixels a side, conv for larger ones and for
+    sequences (C, L) and volumes (C, D, H, W) of more than 1,024 numbers, else mlp."""
     width: int | None = None
     """Hidden units of an mlp (512 unless said), or channels of a conv at full size (32)."""
     depth: int = 1

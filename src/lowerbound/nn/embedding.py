@@ -44,9 +44,10 @@ class ClassEmbedding(Embedding):
         self.register_buffer("frequencies", torch.full((num_classes,), 1 / num_classes))
 
     def measure(self, context: Tensor) -> None:
-        """Count how often each class occurs."""
-        counts = torch.bincount(context, minlength=len(self.frequencies))
-        self.frequencies.copy_(counts / counts.sum())
+        """Count how often each class occurs; nothing is known of a class that is not known."""
+        counts = torch.bincount(context, minlength=len(self.frequencies))[: len(self.frequencies)]
+        if counts.any():
+            self.frequencies.copy_(counts / counts.sum())
 
     def forward(self, context: Tensor) -> Tensor:
         """(B,) -> (B, size)."""
@@ -77,7 +78,9 @@ class VectorEmbedding(Embedding):
 
     def measure(self, context: Tensor) -> None:
         """Center and width of each number; 1 for one that never changes."""
-        context = context.double()
+        context = context.double()[~context.isnan().any(1)]
+        if not len(context):
+            return
         spread = context.std(0, correction=0)
         self.shift.copy_(context.mean(0))
         self.scale.copy_(torch.where(spread > 0, spread, 1.0))
@@ -114,8 +117,9 @@ class MaskEmbedding(Embedding):
         x, mask = context.double().unbind(1)
         axes = [0, *range(2, x.ndim)]
         count = mask.sum(axes).clamp_min(1)
-        mean = (x * mask).sum(axes) / count
-        variance = (x.square() * mask).sum(axes) / count - mean.square()
+        x = torch.where(mask != 0, x, 0.0)
+        mean = x.sum(axes) / count
+        variance = x.square().sum(axes) / count - mean.square()
         spread = variance.clamp_min(0).sqrt()
         self.shift.copy_(mean.reshape(self.shift.shape))
         self.scale.copy_(torch.where(spread > 0, spread, 1.0).reshape(self.shift.shape))
@@ -123,7 +127,7 @@ class MaskEmbedding(Embedding):
     def forward(self, context: Tensor) -> Tensor:
         """(B, 2, *event) -> (B, size)."""
         x, mask = context.to(self.shift.dtype).unbind(1)
-        observed = (x - self.shift) / self.scale * mask
+        observed = torch.where(mask != 0, (x - self.shift) / self.scale, 0.0)
         embedded: Tensor = self.network(torch.cat([observed, mask], 1))
         return embedded
 

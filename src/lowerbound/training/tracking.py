@@ -24,7 +24,7 @@ from lowerbound.data import Source
 from lowerbound.errors import printable, refuse
 from lowerbound.evaluation.base import context_of, judging
 from lowerbound.files import FORMAT_VERSION, check_format_version, load_json, save_json
-from lowerbound.generation import draw, reconstruct
+from lowerbound.generation import contexts_for, draw, reconstruct
 from lowerbound.models import Model
 from lowerbound.plots.images import image_grid, is_image, shared_grey
 from lowerbound.training.trackers import LOGGERS, Pixels, Tracked, Tracker, require
@@ -218,7 +218,8 @@ def few_pictures(model: Model, source: Source) -> dict[str, Pixels]:
     reference = source.train[slice(0, GREY_ROWS)][0]
     with judging(model):
         if model.can_sample:
-            means = draw(model, NUM_SAMPLES, mean=True)
+            given = contexts_for(model, NUM_SAMPLES, split=source.validation)
+            means = draw(model, NUM_SAMPLES, mean=True, context=given)
             grey = shared_grey(means, source.support, reference)
             pictures["samples"] = image_grid(grey, NUM_SAMPLES // 2)
         if model.has_encoder:
