@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["global_mean", "is_sharded", "like", "whole", "world_size"]
+__all__ = ["global_mean", "global_rows", "is_sharded", "like", "whole", "world_size"]
 
 
 def world_size() -> int:
@@ -29,6 +29,21 @@ def global_mean(x: Tensor) -> Tensor:
     local = x.mean(0)
     world = world_size()
     return local if world == 1 else _AllReduce.apply(local) / world  # type: ignore[no-untyped-call]
+
+
+def global_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows, by their number in the global batch, of which ``x`` (B, …) is this process's part.
+
+    >>> global_rows(torch.tensor([5.0, 6.0, 7.0]), torch.tensor([2, 0]))
+    tensor([7., 5.])
+    """
+    if world_size() == 1:
+        return x[rows]
+    mine = rows - dist.get_rank() * len(x)
+    is_here = ((mine >= 0) & (mine < len(x))).view(-1, *(1,) * (x.ndim - 1))
+    found = torch.where(is_here, x[mine.clamp(0, len(x) - 1)], 0.0)
+    dist.all_reduce(found)
+    return found
 
 
 def is_sharded(x: Tensor) -> bool:
