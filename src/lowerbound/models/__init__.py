@@ -12,8 +12,8 @@ from lowerbound.models.classical import (
     PPCAOptions,
     ProbabilisticPCA,
 )
-from lowerbound.models.codes import AutoregressiveCodes, CodePrior, PointMass, UniformCodes
 from lowerbound.models.coder import Coder, Point
+from lowerbound.models.codes import AutoregressiveCodes, CodePrior, PointMass, UniformCodes
 from lowerbound.models.conditional import CVAE, CVAEOptions
 from lowerbound.models.priors import ConditionalNormal, Prior, StandardNormal
 from lowerbound.models.quantised import VQVAE, VQVAEOptions

@@ -1,6 +1,6 @@
 """The quantised autoencoder: an example is a few codes of a finite set.
 
-    c = quantiser(encoder(x)),   x | c ~ p(x | decoder(e_c)),   p(c) a prior over sequences of codes
+    c = quantiser(encoder(x)),   x | c ~ p(x | decoder(e_c)),   p(c) a prior over codes
 
 q(c|x) is a point, so that the bound needs no draws:
 
@@ -94,7 +94,7 @@ class VQVAE(Model):
         cls,
         event_shape: Sequence[int],
         support: Support,
-        options: VQVAEOptions = VQVAEOptions(),
+        options: VQVAEOptions | None = None,
         *,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
@@ -105,6 +105,7 @@ class VQVAE(Model):
         Raises:
             InputError: options that do not fit the data.
         """
+        options = options or VQVAEOptions()
         heads: Any = {k: getattr(options, k) for k in ("sigma", "components", "columns")}
         likelihood = make_likelihood(event_shape, support, options.likelihood, **heads)
         quantiser, grid = make_quantiser(options), places_of(event_shape, options)
@@ -176,7 +177,7 @@ class VQVAE(Model):
         noise: Noise | None = None,
         generator: torch.Generator | None = None,
     ) -> Bound:
-        """See `Model.bound`; the rate is ``"codes"``, with its parts per code. Nothing is drawn."""
+        """See `Model.bound`; the rate is ``"codes"``, with its parts per code."""
         self.check_shape(x)
         x = self.likelihood.floating(x)
         # Inference: the nearest codes, behind which gradients go straight on.

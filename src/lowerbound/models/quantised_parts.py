@@ -111,7 +111,7 @@ class VQVAEOptions:
             raise refuse("levels", "at least 2 each", tuple(self.levels))
         if not 0 <= self.commitment < math.inf:
             raise refuse("commitment", "0 or more", self.commitment)
-        fits = {"levels": ("fsq",), "num_codebooks": ("rvq",)}
+        fits: dict[str, tuple[str, ...]] = {"levels": ("fsq",), "num_codebooks": ("rvq",)}
         fits |= {"codebook_size": ("vq", "rvq"), "latent_dim": ("vq", "rvq")}
         for name, quantisers in fits.items():
             if getattr(self, name) and self.quantiser not in quantisers:

@@ -22,7 +22,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -117,7 +117,9 @@ class Codebook(nn.Module):
         patience: steps without being chosen, after which a code is set anew.
     """
 
+    vectors: Tensor
     usage: Tensor
+    sums: Tensor
     idle: Tensor
 
     def __init__(
@@ -214,16 +216,20 @@ class VectorQuantiser(Quantiser):
         super().__init__()
         self.num_codes, self.size, self.codes_per_place = num_codes, size, num_codebooks
         self.learned = learned
-        kinds = {"decay": decay, "patience": patience}
         self.codebooks = nn.ModuleList(
-            Codebook(num_codes, size, learned=learned, **kinds)  # type: ignore[arg-type]
+            Codebook(num_codes, size, learned=learned, decay=decay, patience=patience)
             for _ in range(num_codebooks)
         )
 
     @property
+    def books(self) -> list[Codebook]:
+        """The codebooks, in turn."""
+        return cast(list[Codebook], list(self.codebooks))
+
+    @property
     def usage(self) -> Tensor:  # type: ignore[override]
         """Moving average of each code's share of the vectors, (M, n)."""
-        return torch.stack([book.usage for book in self.codebooks])  # type: ignore[misc]
+        return torch.stack([book.usage for book in self.books])
 
     def forward(self, z: Tensor) -> Quantised:
         """See `Quantiser.forward`; always in full precision."""
@@ -231,8 +237,8 @@ class VectorQuantiser(Quantiser):
             residual = z if z.dtype == torch.float64 else z.float()
             z, codes, total = residual, [], torch.zeros_like(residual)
             commitment = codebook = torch.zeros(len(z), device=z.device, dtype=z.dtype)
-            for book in self.codebooks:
-                chosen = nearest(residual, book.vectors.detach())  # type: ignore[union-attr, operator]
+            for book in self.books:
+                chosen = nearest(residual, book.vectors.detach())
                 vectors = book(chosen)
                 commitment = commitment + _mean_square(residual - vectors.detach())
                 if self.learned == "gradient":
@@ -247,15 +253,15 @@ class VectorQuantiser(Quantiser):
 
     def vectors_of(self, codes: Tensor) -> Tensor:
         """See `Quantiser.vectors_of`: the sum over the codebooks."""
-        books = zip(self.codebooks, codes.unbind(-1), strict=True)
+        books = zip(self.books, codes.unbind(-1), strict=True)
         return torch.stack([book(chosen) for book, chosen in books]).sum(0)
 
     @torch.no_grad()
     def take_in(self, z: Tensor, usable: Tensor, step: int) -> None:
         """See `Quantiser.take_in`; each codebook follows what the new ones before it leave."""
         residual = z.flatten(0, -2)
-        for number, book in enumerate(self.codebooks):
-            book.take_in(residual, usable, step, number)  # type: ignore[operator]
+        for number, book in enumerate(self.books):
+            book.take_in(residual, usable, step, number)
             if number < self.codes_per_place - 1:
                 vectors = whole(book.vectors.detach())
                 residual = residual - vectors[nearest(residual, vectors)]
@@ -278,6 +284,8 @@ class ScalarQuantiser(Quantiser):
     """
 
     name: ClassVar[str] = "fsq"
+    levels: Tensor
+    strides: Tensor
 
     def __init__(self, levels: Sequence[int], *, decay: float = DECAY) -> None:
         super().__init__()
