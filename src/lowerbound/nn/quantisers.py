@@ -106,8 +106,9 @@ def nearest(z: Tensor, vectors: Tensor) -> Tensor:
 class Codebook(nn.Module):
     """n vectors of d numbers that follow what is assigned to them.
 
-    With moving averages N_j of the share and S_j of the share times the mean of the vectors that
-    chose code j, e_j = S_j / N_j: the mean of what chose it lately, whatever the batch size.
+    With moving averages N_j (``mass``) of the share of the vectors that chose code j, and S_j
+    (``sums``) of that share times their mean, e_j = S_j / N_j: the mean of what chose it lately,
+    whatever the batch size. ``usage`` is N_j as it would be if nothing were ever set anew.
 
     Args:
         num_codes: n.
@@ -119,6 +120,7 @@ class Codebook(nn.Module):
 
     vectors: Tensor
     usage: Tensor
+    mass: Tensor
     sums: Tensor
     idle: Tensor
 
@@ -138,7 +140,8 @@ class Codebook(nn.Module):
             self.vectors = nn.Parameter(initial)
         else:
             self.register_buffer("vectors", initial)
-        self.register_buffer("usage", torch.full((num_codes,), 1 / num_codes))
+        for name in ("usage", "mass"):
+            self.register_buffer(name, torch.full((num_codes,), 1 / num_codes))
         self.register_buffer("sums", initial / num_codes)
         self.register_buffer("idle", torch.full((num_codes,), NEVER_SET))
 
@@ -163,21 +166,21 @@ class Codebook(nn.Module):
         chosen = (codes.unsqueeze(1) == torch.arange(num_codes, device=z.device)).to(z.dtype)
         share = global_mean(chosen)
         total = global_mean((chosen.mT @ z / len(z)).unsqueeze(0))
-        usage = torch.lerp(self.usage, share, 1 - self.decay)
+        usage, mass = (torch.lerp(t, share, 1 - self.decay) for t in (self.usage, self.mass))
         sums = torch.lerp(self.sums, total, 1 - self.decay)
         vectors = before
         if self.learned == "ema":
-            vectors = torch.where(usage.unsqueeze(1) > TINY, sums / usage.unsqueeze(1), before)
+            vectors = torch.where(mass.unsqueeze(1) > TINY, sums / mass.unsqueeze(1), before)
         # Codes that nothing chose for long, or that were never set: a vector of the batch each.
         idle = torch.where(share > 0, 0, self.idle + 1)
         dead = (idle >= self.patience) | (self.idle == NEVER_SET)
         vectors = torch.where(dead.unsqueeze(1), _chosen_rows(z, num_codes, step, number), vectors)
-        usage = torch.where(dead, 1 / num_codes, usage)
+        mass = torch.where(dead, 1 / num_codes, mass)
         sums = torch.where(dead.unsqueeze(1), vectors / num_codes, sums)
         idle = torch.where(dead, 0, idle)
         # A step that is not used leaves no trace.
         self.vectors.copy_(like(torch.where(usable, vectors, before), self.vectors))
-        for name, value in {"usage": usage, "sums": sums, "idle": idle}.items():
+        for name, value in {"usage": usage, "mass": mass, "sums": sums, "idle": idle}.items():
             old = getattr(self, name)
             old.copy_(torch.where(usable, value, old))
 
