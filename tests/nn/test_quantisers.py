@@ -93,6 +93,12 @@ def test_every_scalar_code_stands_for_itself(levels):
     assert torch.equal(quantiser(torch.atanh(inside)).codes, codes)
 
 
+def test_scalars_are_pulled_back_from_where_the_tanh_is_flat_and_nowhere_else():
+    z = torch.tensor([[[1.4, -1.4, 0.0]], [[4.5, -3.5, 0.0]]])
+    loss = ScalarQuantiser((5, 5, 5))(z).losses["commitment"]
+    torch.testing.assert_close(loss, torch.tensor([0.0, (9.0 + 4.0) / 3]))
+
+
 @pytest.mark.parametrize("levels", [(), (1,), (5, 1)])
 def test_levels_below_two_are_refused(levels):
     with pytest.raises(InputError, match="'levels' must be one or more numbers of at least 2"):

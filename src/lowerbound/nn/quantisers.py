@@ -36,6 +36,7 @@ __all__ = ["Codebook", "Quantised", "Quantiser", "ScalarQuantiser", "VectorQuant
 DECAY = 0.99  # of the moving averages, per step
 PATIENCE = 100  # steps without being chosen, after which a code is set anew
 NEVER_SET = -1
+STEEP = 1.5  # tanh is 0.905 there
 TINY = 1e-20  # share of the vectors below which a mean is not formed
 
 
@@ -47,7 +48,7 @@ class Quantised:
         vectors: those that the codes stand for, (B, P, d); their gradient goes to the input.
         codes: indices (B, P, M), int64: M to a place.
         losses: mean squares by name, (B,): over places, numbers and codebooks. ``"commitment"``
-            draws the input to its code, ``"codebook"`` a codebook with a gradient to the input.
+            draws the input to its code, or to where it can be moved, ``"codebook"`` a codebook with a gradient to the input.
     """
 
     vectors: Tensor
@@ -278,6 +279,9 @@ class ScalarQuantiser(Quantiser):
     Levels lie evenly in [−1, 1], both ends included, for odd and for even L alike. (The paper
     shifts even L by half a level; this form needs no case.) The code is Σ level_i Π_{j<i} L_j.
 
+    Behind a flat tanh nothing is learned, and the encoder drifts there: ``"commitment"`` is the
+    mean square of what lies beyond ±`STEEP`. Without it all codes were soon the same (docs/log.md).
+
     Args:
         levels: L_i, each at least 2.
         decay: of the average of their use, per step.
@@ -307,7 +311,8 @@ class ScalarQuantiser(Quantiser):
             inside = torch.tanh(z if z.dtype == torch.float64 else z.float())
             codes = self._codes(inside)
             vectors = _straight_through(inside, self.vectors_of(codes).to(inside.dtype))
-        return Quantised(vectors, codes)
+            beyond = _mean_square(z.to(inside.dtype) - z.to(inside.dtype).clamp(-STEEP, STEEP))
+        return Quantised(vectors, codes, {"commitment": beyond})
 
     def _codes(self, inside: Tensor) -> Tensor:
         """Codes (…, 1) of numbers in [−1, 1], (…, d); what is not finite has one too."""
