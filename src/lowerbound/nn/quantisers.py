@@ -48,7 +48,8 @@ class Quantised:
         vectors: those that the codes stand for, (B, P, d); their gradient goes to the input.
         codes: indices (B, P, M), int64: M to a place.
         losses: mean squares by name, (B,): over places, numbers and codebooks. ``"commitment"``
-            draws the input to its code, or to where it can be moved, ``"codebook"`` a codebook with a gradient to the input.
+            draws the input to its code (to where it can be moved, without a codebook),
+            ``"codebook"`` a codebook with a gradient to its input.
     """
 
     vectors: Tensor
@@ -279,8 +280,8 @@ class ScalarQuantiser(Quantiser):
     Levels lie evenly in [−1, 1], both ends included, for odd and for even L alike. (The paper
     shifts even L by half a level; this form needs no case.) The code is Σ level_i Π_{j<i} L_j.
 
-    Behind a flat tanh nothing is learned, and the encoder drifts there: ``"commitment"`` is the
-    mean square of what lies beyond ±`STEEP`. Without it all codes were soon the same (docs/log.md).
+    Where the tanh is flat nothing is learned, and encoders drift there until all codes are the
+    same: ``"commitment"`` is the mean square of what lies beyond ±`STEEP`.
 
     Args:
         levels: L_i, each at least 2.
