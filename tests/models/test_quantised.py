@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
 
 from lowerbound._random import initialised_by
-from lowerbound.build import create_model
+from lowerbound.build import create_model, load_model
 from lowerbound.data import Rows, make_source
 from lowerbound.distributions import Binary, Discrete, Real
 from lowerbound.errors import InputError
@@ -258,3 +261,35 @@ def test_what_does_not_fit_is_refused_in_a_line(shape, options, message):
     with pytest.raises(InputError, match=message) as refused:
         create_model("vqvae", shape, **options)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two processor cores")
+def test_two_processes_end_with_the_codebook_of_one(tmp_path):
+    """The first step sets all codes, from rows that either process may have."""
+    ended = []
+    for devices in (1, 2):
+        out = tmp_path / str(devices)
+        command = f"""lowerbound train digits --model vqvae --quantiser rvq --num-codebooks 2
+            --codebook-size 16 --places 4 --latent-dim 4 --width 16 --prior-width 16 --steps 6
+            --batch-size 200 --precision float32 --device cpu --devices {devices} --quiet
+            --num-samples 1 --out {out}""".split()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "LOWERBOUND_TIMEOUT": "30"}
+        done = subprocess.run(
+            [sys.executable, "-m", *command], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        ended.append(load_model(out).quantiser.state_dict())
+    for name, tensor in ended[0].items():
+        torch.testing.assert_close(ended[1][name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_a_compiled_step_gives_the_same_loss_and_the_same_vectors():
+    model, x = tiny("rvq").train(), all_bits()
+    plain, bound = elbo(model, x, None, {}, 1, Weights())
+    try:
+        compiled = torch.compile(elbo, dynamic=False, backend="aot_eager")
+        loss, again = compiled(model, x, None, {}, 1, Weights())
+    finally:
+        torch._dynamo.reset()
+    torch.testing.assert_close(loss, plain)
+    torch.testing.assert_close(again.observed["vectors"], bound.observed["vectors"])

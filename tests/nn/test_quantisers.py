@@ -122,6 +122,7 @@ def test_moving_averages_end_at_the_mean_of_what_chose_each_code():
         quantiser.take_in(z, YES, step)
     torch.testing.assert_close(quantiser.books[0].vectors, z.mean(1))
     torch.testing.assert_close(quantiser.usage, torch.full((1, 2), 0.5))
+    assert quantiser.facts() == pytest.approx({"codes_used": 2, "code_perplexity": 2})
 
 
 def test_one_step_of_the_moving_averages_is_that_of_the_paper():
@@ -183,13 +184,12 @@ def test_a_spoilt_step_leaves_no_trace(quantiser):
 
 
 def test_facts_count_the_codes_in_use(quantiser):
-    facts = quantiser.facts()
-    assert facts == pytest.approx(dict.fromkeys(facts, quantiser.num_codes))
+    assert quantiser.facts()["codes_used"] == 0
     for book in getattr(quantiser, "books", []):
         book.idle.zero_()  # as if set before, and never again
         book.patience = 10**9
     one = draws(1, 1, 3).expand(8, 6, 3)
-    for step in range(1000):
+    for step in range(20):
         quantiser.take_in(one, YES, step)
     facts = quantiser.facts()
     assert facts["codes_used"] == pytest.approx(1.0)

@@ -93,7 +93,7 @@ class Quantiser(nn.Module, ABC):
         ``codes_used`` counts those with at least a hundredth of an even share; the perplexity is
         the number of equally frequent codes that would carry as much.
         """
-        share = self.usage / self.usage.sum(-1, keepdim=True)
+        share = self.usage / self.usage.sum(-1, keepdim=True).clamp_min(TINY)
         used = (share * self.num_codes >= 0.01).sum(-1).float().mean()
         perplexity = torch.special.entr(share).sum(-1).exp().mean()
         return {"codes_used": float(used), "code_perplexity": float(perplexity)}
@@ -142,8 +142,8 @@ class Codebook(nn.Module):
             self.vectors = nn.Parameter(initial)
         else:
             self.register_buffer("vectors", initial)
-        for name in ("usage", "mass"):
-            self.register_buffer(name, torch.full((num_codes,), 1 / num_codes))
+        self.register_buffer("usage", torch.zeros(num_codes))
+        self.register_buffer("mass", torch.full((num_codes,), 1 / num_codes))
         self.register_buffer("sums", initial / num_codes)
         self.register_buffer("idle", torch.full((num_codes,), NEVER_SET))
 
@@ -304,7 +304,7 @@ class ScalarQuantiser(Quantiser):
         steps = [math.prod(levels[:i]) for i in range(len(levels))]
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
         self.register_buffer("strides", torch.tensor(steps), persistent=False)
-        self.register_buffer("usage", torch.full((1, self.num_codes), 1 / self.num_codes))
+        self.register_buffer("usage", torch.zeros(1, self.num_codes))
 
     def forward(self, z: Tensor) -> Quantised:
         """See `Quantiser.forward`; the gradient passes the tanh."""

@@ -35,7 +35,7 @@ def codes_figure(
     grid = figure.add_gridspec(1 if x is None else 3, columns, height_ratios=_heights(x))
     ax = figure.add_subplot(grid[0, :])
     for share in usage.double():
-        height = share.sort(descending=True).values / share.sum()
+        height = share.sort(descending=True).values / share.sum().clamp_min(1e-12)
         ax.step(range(num), height.numpy(), where="mid", color=MODEL, linewidth=1.2)
     ax.axhline(1 / num, color=MARK, linestyle="--", linewidth=0.9)
     ax.set_ylim(bottom=0)
