@@ -73,6 +73,12 @@ MODELS: dict[str, Entry] = {
         "Generative Models, 2015",
         conditional=True,
     ),
+    "vqvae": Entry(
+        "lowerbound.models.quantised:VQVAE",
+        "VQVAEOptions",
+        "Quantised autoencoder: codes of a finite set and a prior over them; a bound of a point.",
+        "van den Oord, Vinyals and Kavukcuoglu, Neural Discrete Representation Learning, 2017",
+    ),
     "ppca": Entry(
         "lowerbound.models.classical:ProbabilisticPCA",
         "PPCAOptions",

@@ -23,7 +23,7 @@ from lowerbound.generation import (
     interpolate,
     reconstruct,
 )
-from lowerbound.models import ConditionalNormal, Model, ProbabilisticPCA
+from lowerbound.models import VQVAE, ConditionalNormal, Model, ProbabilisticPCA
 
 __all__ = [
     "NUM_COMPLETIONS",
@@ -33,6 +33,7 @@ __all__ = [
     "Numbers",
     "class_context",
     "class_labels",
+    "codes_picture",
     "draw_pictures",
     "latents_picture",
     "paths",
@@ -57,6 +58,7 @@ NUM_RECONSTRUCTED = Numbers(20, 1000)
 NUM_LATENTS = 3000
 NUM_PATHS = 6
 NUM_COMPLETIONS = 5
+NUM_MAPPED = 6
 
 
 def draw_pictures(
@@ -85,6 +87,8 @@ def draw_pictures(
         figure = reconstructions_picture(model, x, context, names)
         plots.save_figure(figure, folder / "reconstructions.png")
         plots.save_figure(latents_picture(model, source, method), folder / "latents.png")
+    if isinstance(model, VQVAE):
+        plots.save_figure(codes_picture(model, source), folder / "codes.png")
     half = min(NUM_PATHS, len(source.test) // 2)
     if model.has_encoder and half:
         frames = paths(model, source, half)
@@ -203,6 +207,17 @@ def class_context(model: Model, label: str | None, num: int) -> Tensor | None:
         given = "is not conditional" if model.context is None else f"is given {model.context}"
         raise refuse("label", f"left out for a model that {given}", label)
     return torch.full((num,), model.context.index(label))
+
+
+@torch.no_grad()
+def codes_picture(model: VQVAE, source: Source) -> Any:
+    """How often each code is used, and where the codes lie in a few test images."""
+    if len(model.grid) != 2 or model.event_shape[0] > 4:
+        return plots.codes_figure(model.quantiser.usage.cpu())
+    x = source.test[slice(0, NUM_MAPPED)][0]
+    codes = model.codes(x.to(model.calibrated.device)).cpu()
+    maps = codes.unflatten(1, (*model.grid, -1))[..., 0]
+    return plots.codes_figure(model.quantiser.usage.cpu(), x, maps, model.support)
 
 
 def _has_plane(model: Model) -> bool:

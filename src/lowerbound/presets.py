@@ -99,6 +99,19 @@ PRESETS: dict[str, Preset] = {
         _DIP,
         options={"penalty": "dip-ii", "penalty_weight": 10.0},
     ),
+    "rvq-vae": Preset(
+        "vqvae",
+        "VQ-VAE with four codebooks, each for what the last has left over.",
+        "Zeghidour et al., SoundStream: An End-to-End Neural Audio Codec, 2021",
+        options={"quantiser": "rvq"},
+    ),
+    "fsq-vae": Preset(
+        "vqvae",
+        "VQ-VAE whose codes are rounded numbers, without a codebook.",
+        "Mentzer, Minnen, Agustsson and Tschannen, Finite Scalar Quantization: VQ-VAE Made "
+        "Simple, 2024",
+        options={"quantiser": "fsq"},
+    ),
 }
 """Every preset by name."""
 

@@ -23,6 +23,7 @@ SMALL = {
     "mixture": {"components": 3},
     "autoencoder": {"latent_dim": 3, "width": 16},
     "lda": {"latent_dim": 3},
+    "vqvae": {"latent_dim": 3, "width": 16, "places": 3, "codebook_size": 16, "prior_width": 16},
     "dct": {"latent_dim": 3},
 }
 

@@ -107,6 +107,7 @@ def evaluate(
             result["ais"] = _annealed(model, data, ais, ais_chains, num_samples)
         result["baselines"] = _baselines(model, source, data) if baselines else {}
     given = [GIVEN] if model.context is not None and model.is_likelihood else []
+    result["facts"] = model.facts()
     result["notes"] = [*given, *model.notes(), *source.warnings, *replaced_examples(source)]
     result["seconds"] = time.perf_counter() - started
     if keep is not None and each:

@@ -51,7 +51,8 @@ def nats(
     result: dict[str, Any] = dict.fromkeys((*names, "rate_per_latent"))
     if not model.is_likelihood:
         return result | {"reason": "not a likelihood"}
-    part, each["bound"] = _bound(model, data, min(num_samples, BOUND_SAMPLES), engine)
+    draws = 1 if model.closed_form else min(num_samples, BOUND_SAMPLES)
+    part, each["bound"] = _bound(model, data, draws, engine)
     result |= part
     bound = result["bound"]["value"]
     if not math.isfinite(bound):

@@ -13,16 +13,21 @@ from lowerbound.models.classical import (
     ProbabilisticPCA,
 )
 from lowerbound.models.coder import Coder, Point
+from lowerbound.models.codes import AutoregressiveCodes, CodePrior, PointMass, UniformCodes
 from lowerbound.models.conditional import CVAE, CVAEOptions
 from lowerbound.models.priors import ConditionalNormal, Prior, StandardNormal
+from lowerbound.models.quantised import VQVAE, VQVAEOptions
 from lowerbound.models.vae import VAE, VAEOptions
 
 __all__ = [
     "CVAE",
     "VAE",
+    "VQVAE",
     "Autoencoder",
     "AutoencoderOptions",
+    "AutoregressiveCodes",
     "CVAEOptions",
+    "CodePrior",
     "Coder",
     "ConditionalNormal",
     "DCTCoder",
@@ -35,9 +40,12 @@ __all__ = [
     "Model",
     "PPCAOptions",
     "Point",
+    "PointMass",
     "Prior",
     "ProbabilisticPCA",
     "StandardNormal",
+    "UniformCodes",
     "VAEOptions",
+    "VQVAEOptions",
     "concatenate_noise",
 ]

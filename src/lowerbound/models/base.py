@@ -224,6 +224,21 @@ class Model(nn.Module, ABC):
         """Compute what judging needs from the training set, such as an optimal sigma."""
         return
 
+    def take_in(self, observed: Mapping[str, Tensor], usable: Tensor, step: int) -> None:
+        """Follow what a training step has seen, such as a codebook its vectors.
+
+        Args:
+            observed: of the step's `Bound`, the rows of this process.
+            usable: a boolean tensor, the same in all processes; where it is false, the loss or a
+                gradient was not finite, and nothing may change.
+            step: number of the step, from which whatever is random follows.
+        """
+        return
+
+    def facts(self) -> dict[str, float]:
+        """Numbers of the model itself that a log of its training, or a judgement, should hold."""
+        return {}
+
     def phases(self) -> list[tuple[str, list[nn.Parameter], float]]:
         """(name, parameters, share of the run) of each phase of training; the shares sum to 1."""
         return [("all", list(self.parameters()), 1.0)]

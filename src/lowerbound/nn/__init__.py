@@ -1,5 +1,6 @@
 """Networks. They map tensors to tensors and know nothing of probability."""
 
+from lowerbound.nn.causal import CausalTransformer
 from lowerbound.nn.conv import ConvDecoder, ConvEncoder
 from lowerbound.nn.embedding import (
     ClassEmbedding,
@@ -8,17 +9,27 @@ from lowerbound.nn.embedding import (
     MaskEmbedding,
     VectorEmbedding,
 )
+from lowerbound.nn.grid import GridDecoder, GridEncoder, grid_sides
 from lowerbound.nn.hybrid import HybridDecoder
 from lowerbound.nn.mlp import Mlp
+from lowerbound.nn.quantisers import Quantised, Quantiser, ScalarQuantiser, VectorQuantiser
 
 __all__ = [
+    "CausalTransformer",
     "ClassEmbedding",
     "ConvDecoder",
     "ConvEncoder",
     "Embedding",
+    "GridDecoder",
+    "GridEncoder",
     "HybridDecoder",
     "Joined",
     "MaskEmbedding",
     "Mlp",
+    "Quantised",
+    "Quantiser",
+    "ScalarQuantiser",
     "VectorEmbedding",
+    "VectorQuantiser",
+    "grid_sides",
 ]

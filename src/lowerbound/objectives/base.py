@@ -46,6 +46,8 @@ class Bound:
         details: a rate's parts (B, groups), which sum to it: KL per latent dimension.
         penalties: terms (B,) that training adds to its loss and that are never part of ``value``.
         surrogate: what training maximises in place of ``value`` where that is weighted on purpose.
+        observed: what a training step tells the model beside its gradient, where the step is
+            used: see `lowerbound.models.Model.take_in`.
     """
 
     reconstruction: Tensor
@@ -53,6 +55,7 @@ class Bound:
     details: Mapping[str, Tensor] = field(default_factory=dict)
     penalties: Mapping[str, Tensor] = field(default_factory=dict)
     surrogate: Tensor | None = None
+    observed: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def rate(self) -> Tensor:

@@ -8,6 +8,7 @@ The training figure shows the bound in nats and its two halves, −bound = disto
 the distortion is −E_q log p(x|z) and the rate is what the latents cost.
 """
 
+from lowerbound.plots.codes import codes_figure
 from lowerbound.plots.comparison import comparison_figure
 from lowerbound.plots.decomposition import decomposition_figure, has_decomposition
 from lowerbound.plots.examples import (
@@ -24,6 +25,7 @@ from lowerbound.plots.training import has_curve, training_figure
 
 __all__ = [
     "MAX_IMAGES",
+    "codes_figure",
     "comparison_figure",
     "completions_figure",
     "decomposition_figure",

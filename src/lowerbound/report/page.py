@@ -67,6 +67,13 @@ PICTURES = {
         "the principal components of the data. Labels, where there are any, colour the points; "
         "the model has not seen them unless it is conditional.",
     ),
+    "codes.png": (
+        "Codes",
+        "Bars of how often each code is used, and examples beside the map of their codes",
+        "How often each code occurs in training, the most frequent first; the broken line is an "
+        "even use. Where the codes are a grid, examples stand beside the codes of their places: "
+        "one colour is one code of the first codebook.",
+    ),
     "interpolations.png": (
         "Interpolations",
         "Decoded steps between pairs of examples",

@@ -24,6 +24,7 @@ __all__ = [
 
 MODELS = {  # names as a sentence says them
     "cvae": "a conditional VAE",
+    "vqvae": "a quantised autoencoder",
     "ppca": "probabilistic PCA",
     "mixture": "a mixture of Gaussians",
     "lda": "linear discriminants",
@@ -50,6 +51,16 @@ TERMS = {
     "entropy": (
         "Entropy (rate)",
         "Minus the entropy of the encoder; negative where it spreads its latents.",
+    ),
+}
+FACTS = {
+    "codes_used": (
+        "Codes in use",
+        "How many codes of a codebook occur in training; few of many is a codebook too large.",
+    ),
+    "code_perplexity": (
+        "Code perplexity",
+        "As many equally frequent codes would carry as much, at each place by itself.",
     ),
 }
 KINDS = {
@@ -260,6 +271,10 @@ def other_rows(evaluation: Mapping[str, Any], density: bool) -> Iterator[Row]:
             f"{math.log(max(num, 1)):.2f}."
         )
         yield "Mutual information", _with_error(known, None, "nats"), meaning
+    for key, fact in mapping_at(evaluation, "facts").items():
+        label, meaning = FACTS.get(key, (escaped(key), "A number of the model itself."))
+        if (number := finite_number(fact)) is not None:
+            yield label, shown_number(number, 1), meaning
 
 
 def baseline_rows(evaluation: Mapping[str, Any], _: bool) -> Iterator[Row]:

@@ -155,6 +155,7 @@ def fit_model(
             loss.mean().backward()
             rate = learning_rate(progress, config.learning_rate, config.warmup)
             usable = update(state, loss, rate, config.clip, engine)
+            trained.take_in(bound.observed, usable, position.step)
             meter.add(loss.detach(), bound, usable)
             position.step += 1
             state.average.update(position.step)
@@ -171,7 +172,10 @@ def fit_model(
             saving = bool(due or save_age > SECONDS_BETWEEN_CHECKPOINTS or stopping)
             if saving or log_age >= SECONDS_BETWEEN_LOGS:
                 row = meter.read(position) | {"epoch": position.step / batches.num_batches}
-                row |= {"learning_rate": rate, "beta": step_module.weights(progress).beta}
+                row |= trained.facts() | {
+                    "learning_rate": rate,
+                    "beta": step_module.weights(progress).beta,
+                }
                 log.add(kind="train", **row)
                 heartbeat(position.step)
                 console.progress(progress, row)

@@ -1,0 +1,140 @@
+"""Codes as latents: the point that an example is encoded to, and what a sequence of codes costs.
+
+Codes are integers (…, S) below n. Their priors are normalised over all n^S sequences, in nats:
+
+    uniform            log p(c) = −S log n
+    autoregressive     log p(c) = Σ_i log p(c_i | c_1 … c_{i−1}), by a causal network
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lowerbound.distributions import Distribution
+from lowerbound.distributions.categorical import draw_index
+from lowerbound.models.priors import Prior
+from lowerbound.nn import CausalTransformer
+
+__all__ = ["AutoregressiveCodes", "CodePrior", "PointMass", "UniformCodes"]
+
+
+@dataclass(frozen=True)
+class PointMass(Distribution):
+    """All probability at ``loc`` (…, d), one of countably many points.
+
+    Args:
+        loc: the point.
+    """
+
+    loc: Tensor
+    event_ndim: int = 1
+
+    @property
+    def mean(self) -> Tensor:
+        """The point, (…, d)."""
+        return self.loc
+
+    @property
+    def log_scale(self) -> Tensor:
+        """Log of a standard deviation of 0: −∞ everywhere, (…, d)."""
+        return torch.full_like(self.loc, -torch.inf)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-mass (…), nats: 0 at the point, −∞ elsewhere."""
+        is_there = (x == self.loc).all(-1)
+        return torch.where(is_there, 0.0, -torch.inf)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """The point itself, (…, d)."""
+        return self.loc.detach()
+
+
+class CodePrior(Prior):
+    """The promise of a prior over sequences of S codes below n.
+
+    Args:
+        num_codes: n.
+        length: S.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, num_codes: int, length: int) -> None:
+        super().__init__()
+        self.num_codes, self.length = num_codes, length
+
+    def log_probs(self, codes: Tensor) -> Tensor:
+        """Log-mass of each code (…, S) given those before it: (…, S), nats."""
+        raise NotImplementedError
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log-mass of codes (…, S): (…), nats."""
+        return self.log_probs(z).sum(-1)
+
+    def rates(self, q: Any, z: Tensor, context: Tensor | None = None, kl: Any = "sampled") -> Any:
+        """What codes (B, S) cost, −log p(c): ``"codes"`` (B,), and its parts (B, S), nats.
+
+        Integers carry no gradient: it goes to this prior alone, never to an encoder or a codebook.
+        """
+        parts = -self.log_probs(z)
+        return {"codes": parts.sum(-1)}, {"codes": parts}
+
+
+class UniformCodes(CodePrior):
+    """Every sequence alike: log p(c) = −S log n."""
+
+    name: ClassVar[str] = "uniform"
+    anchor: Tensor
+
+    def __init__(self, num_codes: int, length: int) -> None:
+        super().__init__(num_codes, length)
+        self.register_buffer("anchor", torch.zeros(()), persistent=False)
+
+    def log_probs(self, codes: Tensor) -> Tensor:
+        """−log n for each code (…, S)."""
+        return (self.anchor - math.log(self.num_codes)).expand(codes.shape)
+
+    def sample(
+        self, num: int, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Codes (num, S)."""
+        shape = (num, self.length)
+        return torch.randint(self.num_codes, shape, generator=generator, device=self.anchor.device)
+
+
+class AutoregressiveCodes(CodePrior):
+    """Each code given those before it, by a causal network.
+
+    Args:
+        network: logits (N, S, n) of codes (N, S), those at i of the codes before i alone.
+    """
+
+    name: ClassVar[str] = "autoregressive"
+
+    def __init__(self, network: CausalTransformer) -> None:
+        super().__init__(network.num_codes, network.length)
+        self.network = network
+
+    def log_probs(self, codes: Tensor) -> Tensor:
+        """See `CodePrior.log_probs`; always in full precision behind the network."""
+        logits = self.network(codes.flatten(0, -2))
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        flat = codes.reshape(-1, self.length, 1)
+        return torch.log_softmax(logits, -1).gather(-1, flat).view(codes.shape)
+
+    @torch.no_grad()
+    def sample(
+        self, num: int, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Codes (num, S), drawn one place after another."""
+        memory, drawn = self.network.remember(), list[Tensor]()
+        for place in range(self.length):
+            before = drawn[-1] if drawn else None
+            logits = self.network.following(before, place, num, memory)
+            drawn.append(draw_index(logits, generator))
+        return torch.stack(drawn, 1)

@@ -1,0 +1,284 @@
+"""The quantised autoencoder: an example is a few codes of a finite set.
+
+    c = quantiser(encoder(x)),   x | c ~ p(x | decoder(e_c)),   p(c) a prior over codes
+
+q(c|x) is a point, so that the bound needs no draws:
+
+    log p(x) = log Σ_c p(x|c) p(c) ≥ log p(x|c) + log p(c).
+
+Training maximises it, and pays two penalties beside it, per example, in the unit of nats:
+
+    weight · D · mean over places and numbers of (z − e_c)²,
+
+with D the dimensions of x: the reconstruction is a sum over D, so that the balance of the two
+depends neither on the size of x, nor on that of the batch, nor on how many places there are. The
+weight is ``commitment`` for z, and 1 for a codebook that has a gradient. The prior learns from the
+same steps; codes are integers, and its gradient ends there.
+
+References:
+    van den Oord, Vinyals and Kavukcuoglu, Neural Discrete Representation Learning, 2017.
+    Zeghidour et al., SoundStream, 2021; Mentzer et al., Finite Scalar Quantization, 2024.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lowerbound._random import permutation
+from lowerbound._shapes import num_elements
+from lowerbound.data import Source, measured
+from lowerbound.distributions import (
+    Distribution,
+    GaussianLikelihood,
+    Likelihood,
+    Support,
+    make_likelihood,
+)
+from lowerbound.errors import refuse
+from lowerbound.models.base import Draw, Model
+from lowerbound.models.codes import CodePrior, PointMass
+from lowerbound.models.networks import check_network
+from lowerbound.models.quantised_parts import (
+    VQVAEOptions,
+    make_code_networks,
+    make_code_prior,
+    make_quantiser,
+    places_of,
+)
+from lowerbound.nn import Quantised, Quantiser, VectorQuantiser
+from lowerbound.objectives import Bound, Noise
+
+__all__ = ["VQVAE", "VQVAEOptions"]
+
+
+class VQVAE(Model):
+    """A quantised autoencoder from its parts; `VQVAE.build` makes them from `VQVAEOptions`.
+
+    Args:
+        encoder: network (B, *event) -> (B, P · d): a vector for each place, one after another. It
+            sees x standardised by the likelihood.
+        decoder: network (N, P · d) -> (N, likelihood.num_outputs · event), in any arrangement.
+        quantiser: of vectors of d numbers, into M codes below n.
+        likelihood: the head of the decoder.
+        prior: over the S = P · M codes of an example, those of a place together.
+        grid: the places, (rows, columns) of an image, or (P,).
+        commitment: weight of its penalty.
+    """
+
+    name: ClassVar[str] = "vqvae"
+    closed_form: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        quantiser: Quantiser,
+        likelihood: Likelihood,
+        prior: CodePrior,
+        grid: Sequence[int],
+        *,
+        commitment: float = 0.25,
+    ) -> None:
+        super().__init__(likelihood.event_shape, likelihood.support)
+        self.encoder, self.decoder, self.quantiser = encoder, decoder, quantiser
+        self.likelihood, self.prior = likelihood, prior
+        self.grid, self.num_places, self.commitment = tuple(grid), math.prod(grid), commitment
+
+    @classmethod
+    def build(
+        cls,
+        event_shape: Sequence[int],
+        support: Support,
+        options: VQVAEOptions | None = None,
+        *,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+        prior: CodePrior | None = None,
+    ) -> VQVAE:
+        """The model that ``options`` describe; a part that is given takes the place of theirs.
+
+        Raises:
+            InputError: options that do not fit the data.
+        """
+        options = options or VQVAEOptions()
+        heads: Any = {k: getattr(options, k) for k in ("sigma", "components", "columns")}
+        likelihood = make_likelihood(event_shape, support, options.likelihood, **heads)
+        quantiser, grid = make_quantiser(options), places_of(event_shape, options)
+        if encoder is None or decoder is None:
+            sizes = (likelihood.num_outputs, quantiser.size, grid)
+            made = make_code_networks(event_shape, *sizes, options)
+            encoder, decoder = encoder or made[0], decoder or made[1]
+        if prior is None:
+            prior = make_code_prior(options, quantiser, grid)
+        parts = (encoder, decoder, quantiser, likelihood, prior, grid)
+        model = cls(*parts, commitment=options.commitment)
+        model.options = options
+        model.check_networks()
+        return model
+
+    def check_networks(self) -> None:
+        """Refuse networks whose outputs have the wrong size, before the first step."""
+        training = self.training
+        self.eval()
+        size = self.num_places * self.quantiser.size
+        x, z = torch.zeros(2, *self.event_shape), torch.zeros(2, size)
+        num_outputs = self.likelihood.num_outputs * num_elements(self.event_shape)
+        check_network("encoder", self.encoder, (x,), size)
+        check_network("decoder", self.decoder, (z,), num_outputs)
+        self.train(training)
+
+    def noise(
+        self, batch_size: int, num_samples: int = 1, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Nothing: codes are a function of x."""
+        return {}
+
+    # --- codes ------------------------------------------------------------------------------
+
+    def _vectors(self, x: Tensor) -> Tensor:
+        """What is quantised of x (B, *event): (B, P, d)."""
+        z: Tensor = self.encoder(self.likelihood.standardized(x))
+        return (z if z.dtype == torch.float64 else z.float()).unflatten(1, (self.num_places, -1))
+
+    def codes(self, x: Tensor) -> Tensor:
+        """The codes of x (B, *event): (B, S) int64, those of a place together."""
+        self.check_shape(x)
+        quantised: Quantised = self.quantiser(self._vectors(x))
+        return quantised.codes.flatten(1)
+
+    def vectors_of(self, codes: Tensor) -> Tensor:
+        """What the decoder sees of codes (…, S): (…, P · d)."""
+        by_place = codes.unflatten(-1, (self.num_places, -1))
+        return self.quantiser.vectors_of(by_place).flatten(-2)
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> PointMass:
+        """q(codes|x): a point, given as the vectors of its codes, (B, P · d)."""
+        return PointMass(self.vectors_of(self.codes(x)))
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
+        """p(x|codes) over (N, *event), for codes (N, S), or for vectors (N, P · d) as they are."""
+        vectors = z if z.is_floating_point() else self.vectors_of(z)
+        p: Distribution = self.likelihood(self.decoder(vectors))
+        return p
+
+    # --- the bound --------------------------------------------------------------------------
+
+    def bound(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        num_samples: int = 1,
+        noise: Noise | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        """See `Model.bound`; the rate is ``"codes"``, with its parts per code."""
+        self.check_shape(x)
+        x = self.likelihood.floating(x)
+        # Inference: the nearest codes, behind which gradients go straight on.
+        z = self._vectors(x)
+        quantised: Quantised = self.quantiser(z)
+        # Rate: −log p(codes).
+        rates, details = self.prior.rates(None, quantised.codes.flatten(1))
+        # Reconstruction: log p(x|codes), summed over dimensions.
+        raw = self.decoder(quantised.vectors.flatten(1))
+        reconstruction = self.likelihood(raw, x).log_prob(x)
+        # Penalties: mean squares, times the dimensions that the reconstruction is a sum over.
+        unit = num_elements(self.event_shape)
+        weights = {"commitment": self.commitment, "codebook": 1.0}
+        penalties = {k: weights[k] * unit * loss for k, loss in quantised.losses.items()}
+        observed = {"vectors": z.detach()} if self.training else {}
+        return Bound(reconstruction, rates, details, penalties, observed=observed)
+
+    def take_in(self, observed: Mapping[str, Tensor], usable: Tensor, step: int) -> None:
+        """See `Model.take_in`: the codebooks follow the vectors of the step."""
+        self.quantiser.take_in(observed["vectors"], usable, step)
+
+    def facts(self) -> dict[str, float]:
+        """Codes in use, and the perplexity of their use; see `Quantiser.facts`."""
+        return self.quantiser.facts()
+
+    def draw(
+        self,
+        x: Tensor,
+        num_samples: int,
+        context: Tensor | None = None,
+        *,
+        noise: Noise | None = None,
+        path: bool = False,
+    ) -> Draw:
+        """See `Model.draw`; latents ``z`` are the codes (K, B, S), K times the same point.
+
+        Raises:
+            InputError: while training, which needs the penalties beside the bound.
+        """
+        if self.training:
+            remedy = "its posterior is a point: more draws of it say nothing more"
+            raise refuse("objective", f"elbo for a '{self.name}'", "one of draws", remedy)
+        codes = self.codes(x).unsqueeze(0)
+        log_likelihood = self._log_likelihood(x, codes)
+        log_weight = log_likelihood + self.prior.log_prob(codes)
+        weights, likelihoods = (t.expand(num_samples, -1) for t in (log_weight, log_likelihood))
+        return Draw(weights, {"z": codes.expand(num_samples, -1, -1)}, likelihoods)
+
+    def log_joint(
+        self, x: Tensor, latents: Mapping[str, Tensor], context: Tensor | None = None
+    ) -> Tensor:
+        """See `Model.log_joint`; the latents are codes ``z`` (K, B, S)."""
+        return self._log_likelihood(x, latents["z"]) + self.prior.log_prob(latents["z"])
+
+    def _log_likelihood(self, x: Tensor, codes: Tensor) -> Tensor:
+        """Log p(x|codes) of examples (B, *event) at codes (K, B, S): (K, B), nats."""
+        self.check_shape(x)
+        x = self.likelihood.floating(x)
+        repeated = x.expand(len(codes), *x.shape).flatten(0, 1)
+        log_prob: Tensor = self.decode(codes.flatten(0, 1)).log_prob(repeated)
+        return log_prob.unflatten(0, (len(codes), len(x)))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num: int,
+        context: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        mean: bool = False,
+    ) -> Tensor:
+        """See `Model.sample`."""
+        p = self.decode(self.prior.sample(num, None, generator))
+        return p.mean if mean else p.sample(generator)
+
+    # --- what is measured -------------------------------------------------------------------
+
+    def _calibrate(self, source: Source) -> None:
+        self.likelihood.calibrate(measured(source.train))
+        total = len(source.train) * self.num_places
+        if isinstance(self.quantiser, VectorQuantiser) and self.quantiser.num_codes > total:
+            required = f"at most the {total:,} places of the training examples"
+            raise refuse("codebook_size", required, self.quantiser.num_codes, "use fewer codes")
+
+    @torch.no_grad()
+    def settle(self, source: Source) -> None:
+        """Store the optimal sigma of the training set (of 10,000 seeded rows of a larger one)."""
+        head = self.likelihood
+        if not isinstance(head, GaussianLikelihood) or head.sigma != "optimal":
+            return
+        total, count = 0.0, 0
+        for rows in permutation(len(source.train), "settle")[:10_000].split(500):
+            x = source.train[rows][0].to(self.calibrated.device)
+            total += float((x - self.decode(self.codes(x)).mean).square().double().sum())
+            count += x.numel()
+        head.store_optimal(torch.tensor(total / count))
+
+    def notes(self) -> list[str]:
+        """What the likelihood has to say, and why there is no tighter bound."""
+        said = (
+            "The posterior over codes is a point: the bound is log p(x, codes), and more draws "
+            "make it no tighter."
+        )
+        return [said, *self.likelihood.notes()]
