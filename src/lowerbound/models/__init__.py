@@ -14,7 +14,18 @@ from lowerbound.models.classical import (
 )
 from lowerbound.models.coder import Coder, Point
 from lowerbound.models.conditional import CVAE, CVAEOptions
-from lowerbound.models.priors import ConditionalNormal, Prior, StandardNormal
+from lowerbound.models.flowed import FlowedGaussian
+from lowerbound.models.posteriors import Posterior, make_posterior
+from lowerbound.models.priors import (
+    AutoregressivePrior,
+    ConditionalNormal,
+    CouplingPrior,
+    MixturePrior,
+    Prior,
+    StandardNormal,
+    VampPrior,
+    make_prior,
+)
 from lowerbound.models.vae import VAE, VAEOptions
 
 __all__ = [
@@ -22,22 +33,30 @@ __all__ = [
     "VAE",
     "Autoencoder",
     "AutoencoderOptions",
+    "AutoregressivePrior",
     "CVAEOptions",
     "Coder",
     "ConditionalNormal",
+    "CouplingPrior",
     "DCTCoder",
     "DCTOptions",
     "Draw",
+    "FlowedGaussian",
     "GaussianMixture",
     "LDAOptions",
     "LinearDiscriminants",
     "MixtureOptions",
+    "MixturePrior",
     "Model",
     "PPCAOptions",
     "Point",
+    "Posterior",
     "Prior",
     "ProbabilisticPCA",
     "StandardNormal",
     "VAEOptions",
+    "VampPrior",
     "concatenate_noise",
+    "make_posterior",
+    "make_prior",
 ]
