@@ -290,3 +290,23 @@ def test_elbo_and_its_terms_train_every_part():
     loss, _ = elbo(model, x, None, model.noise(3), 1, UNWEIGHTED)
     loss.mean().backward()
     assert all(float(p.grad.abs().max()) > 0 for p in model.posterior.parameters())
+
+
+def test_closed_gates_leave_a_way_back():
+    model = moved("iaf")
+    with torch.no_grad():
+        for flow in model.posterior.flow.flows:
+            flow.network.last.bias[3:] = -1e6
+        q = model.encode(examples())
+        z = q.rsample(model.noise(3)["z"])
+        assert q.log_prob(z + 0.01).isfinite().all()
+
+
+def test_draws_of_a_full_gaussian_are_the_same_in_half_precision():
+    generator = torch.Generator().manual_seed(0)
+    triangle = torch.randn(2, 3, 3, generator=generator).tril(-1) + torch.eye(3)
+    q, noise = FullGaussian(torch.zeros(2, 3), triangle), torch.randn(4, 2, 3, generator=generator)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = q.rsample(noise)
+    assert torch.equal(half, q.rsample(noise))
+    torch.testing.assert_close(q.stddev, q.covariance.diagonal(dim1=-2, dim2=-1).sqrt())

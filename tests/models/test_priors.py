@@ -22,9 +22,11 @@ from lowerbound.distributions import (
     Unit,
 )
 from lowerbound.errors import InputError
+from lowerbound.evaluation import evaluate
 from lowerbound.models.priors import PriorName, make_prior
 from lowerbound.models.priors.mixture import component_log_prob
 from lowerbound.objectives import Weights, elbo
+from lowerbound.pictures import _has_plane
 
 PRIORS = get_args(PriorName)
 LEARNED = [name for name in PRIORS if name != "normal"]
@@ -250,3 +252,12 @@ def test_free_bits_are_refused_where_there_are_no_parts(prior):
     x, noise = torch.zeros(2, 3, dtype=torch.float64), model.noise(2, 1)
     with pytest.raises(InputError, match="'free_bits' must be 0 for a model without rates per"):
         elbo(model, x, None, noise, 1, Weights(free_bits=0.1))
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_what_is_read_off_unit_variance_is_left_out_beside_a_learned_prior(prior, digits):
+    sizes = {"latent_dim": 2, "width": 8, **SIZES}
+    model = create_model("vae", digits, prior=prior, **sizes)
+    result = evaluate(model, digits, num_samples=2, max_rows=20, baselines=False)
+    assert (result["active_units"] is None) == (prior != "normal")
+    assert _has_plane(model) == (prior == "normal")

@@ -75,6 +75,12 @@ def test_a_prior_that_is_no_better_is_not_taken():
     assert model.options.prior == "normal"
 
 
+def test_a_prior_that_has_learned_nothing_is_judged_as_the_old_one(trained, digits):
+    still = {"flow_width": 8, "steps": 1, "learning_rate": 1e-12}
+    fitted = lowerbound.fit_prior(trained, digits, "flow", **still)
+    assert fitted.after == pytest.approx(fitted.before, abs=1e-4)
+
+
 def test_a_fit_repeats_and_is_saved_and_loaded(forgotten, digits, tmp_path):
     from lowerbound.build import save_model
 
