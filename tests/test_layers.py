@@ -66,6 +66,7 @@ def test_the_commands_and_their_flags_are_those_that_were_promised():
     promised = {
         "train": "data model out epochs steps minutes seed objective config resume binarize "
         "batch_size device devices precision overwrite quiet debug",
+        "refit": "run prior epochs steps minutes seed out device overwrite quiet debug",
         "evaluate": "run data split samples ais ais_chains json",
         "sample": "run num label seed out",
         "reconstruct": "run data num out",

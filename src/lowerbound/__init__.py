@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lowerbound.models import Draw, Model
     from lowerbound.objectives import Bound
     from lowerbound.run import fit
+    from lowerbound.training.refit import PriorFit, fit_prior
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,8 @@ _HOMES = {
     "Model": "lowerbound.models",
     "Bound": "lowerbound.objectives",
     "fit": "lowerbound.run",
+    "PriorFit": "lowerbound.training.refit",
+    "fit_prior": "lowerbound.training.refit",
 }
 
 __all__ = [
@@ -60,6 +63,7 @@ __all__ = [
     "LowerboundError",
     "Mask",
     "Model",
+    "PriorFit",
     "Product",
     "Real",
     "Rows",
@@ -69,6 +73,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "fit",
+    "fit_prior",
     "load",
     "load_data",
     "log_likelihood",

@@ -31,7 +31,8 @@ __all__ = [
 ]
 
 
-PARTS = ("encoder", "decoder", "prior", "embedding")  # modules that may take the place of ours
+PARTS = ("encoder", "decoder", "posterior", "prior", "embedding")
+"""Modules that may take the place of ours."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ MODELS: dict[str, Entry] = {
     "vae": Entry(
         "lowerbound.models.vae:VAE",
         "VAEOptions",
-        "Variational autoencoder: Gaussian posterior, N(0, I) prior, any likelihood.",
+        "Variational autoencoder: any posterior, prior and likelihood; Gaussian unless said.",
         "Kingma and Welling, Auto-Encoding Variational Bayes, 2014",
         nats=-84.85,
     ),
@@ -156,7 +157,7 @@ def create_model(
             its own.
         seed: of the initial weights.
         **options: fields of the model's options dataclass, or ``encoder=``, ``decoder=``,
-            ``prior=`` and ``embedding=`` modules of your own.
+            ``posterior=``, ``prior=`` and ``embedding=`` modules of your own.
 
     Returns:
         The model, untrained, in eval mode, in float32 (classical models in float64), on the CPU.

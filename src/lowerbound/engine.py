@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from lowerbound.distributions import Likelihood
 from lowerbound.errors import LostProcessError, refuse
 from lowerbound.launch import is_launched
-from lowerbound.models import Model
-from lowerbound.models.priors import Prior
+from lowerbound.models import Model, Posterior, Prior
 
 __all__ = ["Engine", "ManyDevices", "check_devices", "make_engine", "resolve_device"]
 
@@ -192,7 +191,9 @@ def _sharded(step: nn.Module, kind: str, world: int) -> nn.Module:
     warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     mesh = init_device_mesh(kind, (world,))
     for child in step.get_submodule("model").children():
-        if not isinstance(child, Likelihood | Prior) and any(True for _ in child.parameters()):
+        if not isinstance(child, Likelihood | Prior | Posterior) and any(
+            True for _ in child.parameters()
+        ):
             fully_shard(child, mesh=mesh)
     fully_shard(step, mesh=mesh)
     return step

@@ -23,7 +23,7 @@ from lowerbound.generation import (
     interpolate,
     reconstruct,
 )
-from lowerbound.models import VQVAE, ConditionalNormal, Model, ProbabilisticPCA
+from lowerbound.models import VQVAE, Model, ProbabilisticPCA, StandardNormal
 
 __all__ = [
     "NUM_COMPLETIONS",
@@ -225,7 +225,7 @@ def _has_plane(model: Model) -> bool:
     if not model.can_sample or getattr(model, "latent_dim", None) != 2:
         return False
     known = model.context is None or isinstance(model.context, Classes)
-    return known and not isinstance(getattr(model, "prior", None), ConditionalNormal)
+    return known and isinstance(getattr(model, "prior", None), StandardNormal)
 
 
 def _plane_picture(model: Model) -> Any:

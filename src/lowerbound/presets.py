@@ -99,6 +99,30 @@ PRESETS: dict[str, Preset] = {
         _DIP,
         options={"penalty": "dip-ii", "penalty_weight": 10.0},
     ),
+    "vampprior-vae": Preset(
+        "vae",
+        "VAE whose prior is a mixture of posteriors at learned pseudo-inputs.",
+        "Tomczak and Welling, VAE with a VampPrior, 2018",
+        options={"prior": "vamp"},
+    ),
+    "flow-prior-vae": Preset(
+        "vae",
+        "VAE whose prior is a normalising flow of affine couplings.",
+        "Dinh, Sohl-Dickstein and Bengio, Density Estimation using Real NVP, 2017",
+        options={"prior": "flow"},
+    ),
+    "vlae": Preset(
+        "vae",
+        "VAE whose prior is an autoregressive flow.",
+        "Chen et al., Variational Lossy Autoencoder, 2017",
+        options={"prior": "autoregressive"},
+    ),
+    "iaf-vae": Preset(
+        "vae",
+        "VAE whose posterior is a Gaussian moved by inverse autoregressive steps.",
+        "Kingma et al., Improved Variational Inference with Inverse Autoregressive Flow, 2016",
+        options={"posterior": "iaf"},
+    ),
     "rvq-vae": Preset(
         "vqvae",
         "VQ-VAE with four codebooks, each for what the last has left over.",

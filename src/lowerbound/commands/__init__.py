@@ -31,6 +31,7 @@ from lowerbound.commands.making import (
     reconstruct,
     sample,
 )
+from lowerbound.commands.refitting import RefitFlags, refit
 from lowerbound.commands.training import TrainFlags, train
 
 __all__ = ["COMMANDS", "Command", "TrainFlags"]
@@ -68,6 +69,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "train": Command(TrainFlags, train, "train a model, judge it, draw it: a run with a report"),
+    "refit": Command(RefitFlags, refit, "another prior for a trained model, fitted to its codes"),
     "evaluate": Command(EvaluateFlags, evaluate, "bound, log-likelihood, what stands beside them"),
     "sample": Command(SampleFlags, sample, "draw from p(x) into a picture or an array"),
     "reconstruct": Command(ReconstructFlags, reconstruct, "examples beside their reconstructions"),

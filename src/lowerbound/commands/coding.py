@@ -51,7 +51,7 @@ def encode(flags: EncodeFlags) -> None:
             for part, c in zip(x.split(1000), given, strict=False)
         ]
     z = torch.cat([q.mean for q in posteriors])
-    scales = torch.cat([q.log_scale.exp().expand_as(q.mean) for q in posteriors])  # type: ignore[attr-defined]
+    scales = torch.cat([q.stddev for q in posteriors])  # type: ignore[attr-defined]
     beside = {} if context is None else {"context": context}
     if out.suffix == ".csv":
         names = [f"{n}_{i}" for n in ("z", "sigma") for i in _indices(z)]

@@ -14,7 +14,7 @@ from lowerbound.distributions.counts import (
     PoissonLikelihood,
 )
 from lowerbound.distributions.divergences import KLS, kl
-from lowerbound.distributions.full_gaussian import FullGaussian, kl_full_gaussian
+from lowerbound.distributions.full_gaussian import FullGaussian, chain_kl, kl_full_gaussian
 from lowerbound.distributions.gaussian import DiagonalGaussian, GaussianLikelihood, kl_gaussian
 from lowerbound.distributions.laplace import Laplace, LaplaceLikelihood
 from lowerbound.distributions.location_scale import Sigma
@@ -78,6 +78,7 @@ __all__ = [
     "ZeroInflated",
     "ZeroInflatedNegativeBinomialLikelihood",
     "ZeroInflatedPoissonLikelihood",
+    "chain_kl",
     "default_likelihood",
     "kl",
     "kl_full_gaussian",

@@ -9,7 +9,8 @@ diagonals, so that
 
 KL = ½ [Σ_i (e^{u_i} − 1 − u_i) + Σ_{i>j} M_ij² + ‖L₁⁻¹(μ₁ − μ₀)‖²],  u_i = 2 log M_ii:
 
-a sum of terms that are never negative. For diagonal covariances it is `kl_gaussian`.
+a sum of terms that are never negative. For diagonal covariances it is `kl_gaussian`. Where p is
+diagonal, the terms of row i are E KL(q(z_i|z_<i) ‖ p(z_i)): the chain rule of the KL.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import torch
 from torch import Tensor
 
 from lowerbound.distributions.base import Distribution
+from lowerbound.distributions.gaussian import DiagonalGaussian
 from lowerbound.distributions.numerics import HALF_LOG_2PI, excess
 from lowerbound.errors import refuse
 
-__all__ = ["FullGaussian", "kl_full_gaussian"]
+__all__ = ["FullGaussian", "chain_kl", "kl_full_gaussian"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,13 @@ class FullGaussian(Distribution):
 
     def rsample(self, noise: Tensor) -> Tensor:
         """Reparameterised draw z = μ + L ε for standard normal ``noise`` (K, …, d)."""
-        return self.loc + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
+        with torch.autocast(noise.device.type, enabled=False):  # a draw is no network's work
+            return self.loc + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
+
+    @property
+    def stddev(self) -> Tensor:
+        """Standard deviation of each entry by itself, √Σ_ii, (…, d)."""
+        return self.scale_tril.square().sum(-1).sqrt()
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One draw (…, d)."""
@@ -134,8 +142,30 @@ def kl_full_gaussian(q: FullGaussian, p: FullGaussian | None = None) -> Tensor:
     return 0.5 * (excess(2 * log_ratio).sum(-1) + mixing + loc.square().sum(-1))
 
 
+def chain_kl(q: FullGaussian, p: DiagonalGaussian | None = None) -> Tensor:
+    """E KL(q(z_i|z_<i) ‖ p(z_i)) of each i, (…, d), nats; they sum to KL(q ‖ p).
+
+    ``p`` is N(0, I) when left out. No entry is negative, but which dimension pays for what two of
+    them share depends on their order.
+
+    >>> chain_kl(FullGaussian(torch.tensor([1.0, 2.0]), torch.eye(2)))
+    tensor([0.5000, 2.0000])
+    """
+    loc, rows, log_scale = q.loc, q.scale_tril, q.log_scale
+    if p is not None:  # in the units of p, p is standard normal
+        unit = torch.exp(-p.log_scale)
+        loc, rows = (loc - p.loc) * unit, rows * unit.expand_as(p.loc).unsqueeze(-1)
+        log_scale = log_scale - p.log_scale
+    return 0.5 * (excess(2 * log_scale) + rows.tril(-1).square().sum(-1) + loc.square())
+
+
 def _solve(scale_tril: Tensor, x: Tensor) -> Tensor:
     """L⁻¹ x for vectors (…, d), with leading axes of either broadcast."""
+    extra = x.ndim + 1 - scale_tril.ndim
+    if extra > 0 and x.shape[extra:] == scale_tril.shape[:-1]:  # many x of each L: its columns
+        columns = x.flatten(0, extra - 1).movedim(0, -1)
+        solved = torch.linalg.solve_triangular(scale_tril, columns, upper=False)
+        return solved.movedim(-1, 0).unflatten(0, x.shape[:extra])
     shape = torch.broadcast_shapes(scale_tril.shape[:-1], x.shape)
     return torch.linalg.solve_triangular(
         scale_tril.expand(*shape, -1), x.expand(shape).unsqueeze(-1), upper=False

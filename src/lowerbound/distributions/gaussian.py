@@ -50,6 +50,11 @@ class DiagonalGaussian(Distribution):
         """Expectation (…, *event)."""
         return self.loc
 
+    @property
+    def stddev(self) -> Tensor:
+        """Standard deviation of each entry, (…, *event)."""
+        return self.log_scale.exp().expand_as(self.loc)
+
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats, (…)."""
         standardized = (x - self.loc) * torch.exp(-self.log_scale)

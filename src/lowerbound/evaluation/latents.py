@@ -9,9 +9,9 @@ from torch import Tensor
 
 from lowerbound._random import generator_for
 from lowerbound.data import Split
-from lowerbound.distributions import DiagonalGaussian
+from lowerbound.distributions import DiagonalGaussian, FullGaussian
 from lowerbound.evaluation.base import blocks, context_of, judging
-from lowerbound.models import Model
+from lowerbound.models import FlowedGaussian, Model
 
 __all__ = [
     "ACTIVE_VARIANCE",
@@ -29,17 +29,20 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def has_posterior(model: Model, split: Split) -> bool:
-    """Whether examples are encoded to diagonal Gaussians beside a prior of unit variance.
+    """Whether examples are encoded to distributions beside a prior of unit variance.
 
-    Codes that are points, or a choice among components, have no such scale: what varies little
-    among them may still be all that they say.
+    Codes that are points, or a choice among components, have no such scale, and neither have
+    those of a prior that is learned: what varies little among them may still be all that they say.
     """
     if not (model.is_likelihood and model.has_encoder):
+        return False
+    if not getattr(getattr(model, "prior", None), "has_unit_scale", True):
         return False
     rows = slice(0, 1)
     with judging(model):
         x = split[rows][0].to(model.calibrated.device)
-        return isinstance(model.encode(x, context_of(model, split, rows)), DiagonalGaussian)
+        q = model.encode(x, context_of(model, split, rows))
+        return isinstance(q, DiagonalGaussian | FullGaussian | FlowedGaussian)
 
 
 def latent_means(model: Model, split: Split, max_rows: int | None = None) -> Tensor:

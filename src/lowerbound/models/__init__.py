@@ -15,7 +15,18 @@ from lowerbound.models.classical import (
 from lowerbound.models.coder import Coder, Point
 from lowerbound.models.codes import AutoregressiveCodes, CodePrior, PointMass, UniformCodes
 from lowerbound.models.conditional import CVAE, CVAEOptions
-from lowerbound.models.priors import ConditionalNormal, Prior, StandardNormal
+from lowerbound.models.flowed import FlowedGaussian
+from lowerbound.models.posteriors import Posterior, make_posterior
+from lowerbound.models.priors import (
+    AutoregressivePrior,
+    ConditionalNormal,
+    CouplingPrior,
+    MixturePrior,
+    Prior,
+    StandardNormal,
+    VampPrior,
+    make_prior,
+)
 from lowerbound.models.quantised import VQVAE, VQVAEOptions
 from lowerbound.models.vae import VAE, VAEOptions
 
@@ -26,26 +37,34 @@ __all__ = [
     "Autoencoder",
     "AutoencoderOptions",
     "AutoregressiveCodes",
+    "AutoregressivePrior",
     "CVAEOptions",
     "CodePrior",
     "Coder",
     "ConditionalNormal",
+    "CouplingPrior",
     "DCTCoder",
     "DCTOptions",
     "Draw",
+    "FlowedGaussian",
     "GaussianMixture",
     "LDAOptions",
     "LinearDiscriminants",
     "MixtureOptions",
+    "MixturePrior",
     "Model",
     "PPCAOptions",
     "Point",
     "PointMass",
+    "Posterior",
     "Prior",
     "ProbabilisticPCA",
     "StandardNormal",
     "UniformCodes",
     "VAEOptions",
     "VQVAEOptions",
+    "VampPrior",
     "concatenate_noise",
+    "make_posterior",
+    "make_prior",
 ]

@@ -40,6 +40,11 @@ class PointMass(Distribution):
         return self.loc
 
     @property
+    def stddev(self) -> Tensor:
+        """A standard deviation of 0 everywhere, (…, d)."""
+        return torch.zeros_like(self.loc)
+
+    @property
     def log_scale(self) -> Tensor:
         """Log of a standard deviation of 0: −∞ everywhere, (…, d)."""
         return torch.full_like(self.loc, -torch.inf)

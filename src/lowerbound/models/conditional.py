@@ -29,7 +29,8 @@ from lowerbound.data.stored import sampled_rows
 from lowerbound.distributions import Support
 from lowerbound.errors import refuse
 from lowerbound.models.networks import make_encoder
-from lowerbound.models.priors import ConditionalNormal, Prior
+from lowerbound.models.posteriors import Posterior
+from lowerbound.models.priors import ConditionalNormal, Prior, PriorName
 from lowerbound.models.vae import VAE, VAEOptions
 from lowerbound.nn import ClassEmbedding, Embedding, MaskEmbedding, VectorEmbedding
 from lowerbound.objectives import Noise
@@ -44,8 +45,9 @@ MEASURED_ROWS = 10_000
 class CVAEOptions(VAEOptions):
     """Options of the conditional variational autoencoder; the others are those of the VAE."""
 
-    prior: Literal["normal", "conditional"] = "normal"
-    """N(0, I) for every context, or a Gaussian by a small network that sees the context."""
+    prior: PriorName | Literal["conditional"] = "normal"  # type: ignore[assignment]
+    """N(0, I) for every context, or a Gaussian by a small network that sees the context
+    (conditional); or learned as for a vae, the same for every context; vamp has none."""
     label_dropout: float = 0.0
     """Share of the contexts that training withholds, so that one model also learns p(x)."""
     context_dim: int | None = None
@@ -78,6 +80,7 @@ class CVAE(VAE):
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
         prior: Prior | None = None,
+        posterior: Posterior | None = None,
         context: Context | None = None,
         embedding: Embedding | None = None,
     ) -> Self:
@@ -104,6 +107,7 @@ class CVAE(VAE):
             encoder=encoder,
             decoder=decoder,
             prior=prior,
+            posterior=posterior,
             context=context,
             embedding=embedding or _embedding(context, event_shape, options),
         )

@@ -1,8 +1,11 @@
 """The variational autoencoder.
 
-    z ~ N(0, I),  x | z ~ p(x | decoder(z)),   q(z|x) = N(μ(x), diag σ²(x)) by the encoder
+    z ~ p(z),  x | z ~ p(x | decoder(z)),   q(z|x) by the encoder
 
-    log p(x) ≥ E_q[log p(x|z)] − KL(q(z|x) ‖ p(z)),   z = μ + σ ε,  ε ~ N(0, I).
+    log p(x) ≥ E_q[log p(x|z)] − KL(q(z|x) ‖ p(z)).
+
+The prior p(z) is N(0, I) and the posterior N(μ(x), diag σ²(x)), z = μ + σ ε, unless other parts
+are chosen: see `lowerbound.models.priors` and `lowerbound.models.posteriors`.
 
 Given a context c, networks and prior see it, and every line is of log p(x|c).
 
@@ -16,114 +19,49 @@ References:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lowerbound._random import permutation
 from lowerbound._shapes import num_elements
 from lowerbound.data import Context, Mask, Source, measured
 from lowerbound.distributions import (
-    DiagonalGaussian,
     Distribution,
     GaussianLikelihood,
     Likelihood,
-    Sigma,
     Support,
     make_likelihood,
 )
 from lowerbound.errors import refuse
 from lowerbound.models.base import Draw, Model
 from lowerbound.models.completed import Completed
-from lowerbound.models.networks import Network, check_network, make_networks
+from lowerbound.models.networks import check_network, make_networks
+from lowerbound.models.options import VAEOptions, prior_of
 from lowerbound.models.penalties import PENALTIES
-from lowerbound.models.priors import MAX_LOG_SCALE, MIN_LOG_SCALE, Prior, StandardNormal
+from lowerbound.models.posteriors import Encoded, Posterior, PosteriorName, make_posterior
+from lowerbound.models.priors import Prior
 from lowerbound.nn import Embedding
 from lowerbound.objectives import Bound, Noise
 
 __all__ = ["VAE", "VAEOptions"]
 
-
-@dataclass(frozen=True)
-class VAEOptions:
-    """Options of the variational autoencoder."""
-
-    latent_dim: int = 40
-    """Number of latent dimensions d."""
-    network: Network = "auto"
-    """Encoder and decoder: mlp; hybrid, where the decoder ends in a brush shared by all places;
-    or conv. auto is hybrid for images of 16 to 32 pixels a side, conv for larger ones and for
-    sequences (C, L) and volumes (C, D, H, W) of more than 1,024 numbers, else mlp."""
-    width: int | None = None
-    """Hidden units of an mlp (512 unless said), or channels of a conv at full size (32)."""
-    depth: int = 1
-    """Residual blocks, per stage of a conv; an mlp of depth 0 has one hidden layer."""
-    posterior: Literal["diagonal", "isotropic"] = "diagonal"
-    """One sigma of q(z|x) per latent dimension, or one per example."""
-    likelihood: Literal[
-        "auto",
-        "bernoulli",
-        "logistic",
-        "logistic-mixture",
-        "categorical",
-        "gaussian",
-        "laplace",
-        "student-t",
-        "continuous-bernoulli",
-        "poisson",
-        "negative-binomial",
-        "zero-inflated-poisson",
-        "zero-inflated-negative-binomial",
-        "product",
-    ] = "auto"
-    """p(x|z); auto follows the support of the data."""
-    sigma: Sigma | Literal["auto"] = "auto"
-    """Scale of a gaussian, laplace or student-t likelihood: scalar, dimension, decoder, optimal
-    (gaussian only), or a fixed number; auto is one per dimension of a vector, one scalar for an
-    array."""
-    components: int | None = None
-    """Components of a logistic-mixture likelihood (5 unless said)."""
-    columns: tuple[str, ...] = ()
-    """Likelihood of each column of a product, by name; auto, or none at all, follows the
-    support."""
-    kl: Literal["analytic", "sampled"] = "analytic"
-    """KL(q ‖ p) in closed form, or estimated from the same samples."""
-    penalty: Literal["none", "total-correlation", "mmd", "dip-i", "dip-ii"] = "none"
-    """What training adds to its loss about the codes of a batch, beside the bound: that their
-    dimensions are independent, or that all of them together look like N(0, I)."""
-    penalty_weight: float = 1.0
-    """Factor of the penalty."""
-
-    def __post_init__(self) -> None:
-        for name in ("latent_dim", "width"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise refuse(name, "at least 1", value)
-        if self.depth < 0:
-            raise refuse("depth", "0 or more", self.depth)
-        if not 0 <= self.penalty_weight < math.inf:
-            raise refuse("penalty_weight", "0 or more", self.penalty_weight)
-        if self.penalty == "none" and self.penalty_weight != 1:
-            remedy = f"name one: --penalty {' or '.join(PENALTIES)}"
-            raise refuse("penalty_weight", "1 without a penalty", self.penalty_weight, remedy)
+DEFAULTS = VAEOptions()
 
 
 class VAE(Model):
     """A VAE from its parts; `VAE.build` makes the parts from `VAEOptions`.
 
     Args:
-        encoder: network (B, *event) -> (B, 2d), or (B, d + 1) for an isotropic posterior. It
+        encoder: network (B, *event) -> (B, posterior.num_parameters): 2d for a diagonal one. It
             sees x standardised by the likelihood.
         decoder: network (N, d) -> (N, likelihood.num_outputs · event), in any arrangement.
         likelihood: the head of the decoder.
         prior: p(z).
         latent_dim: d.
-        posterior: ``"diagonal"`` or ``"isotropic"``.
+        posterior: what the encoder's numbers mean, a `Posterior` or the name of one.
         kl: ``"analytic"`` or ``"sampled"``.
         context: what every example is given; None for a model of p(x).
         embedding: of that context, (B, …) -> (B, E). Both networks see it as a second argument.
@@ -139,7 +77,7 @@ class VAE(Model):
         prior: Prior,
         latent_dim: int,
         *,
-        posterior: Literal["diagonal", "isotropic"] = "diagonal",
+        posterior: Posterior | PosteriorName = "diagonal",
         kl: Literal["analytic", "sampled"] = "analytic",
         context: Context | None = None,
         embedding: Embedding | None = None,
@@ -148,8 +86,11 @@ class VAE(Model):
         self.context, self.embedding = context, embedding
         self.encoder, self.decoder = encoder, decoder
         self.likelihood, self.prior = likelihood, prior
-        self.latent_dim, self.posterior, self.kl = latent_dim, posterior, kl
-        self.num_scales = latent_dim if posterior == "diagonal" else 1
+        self.latent_dim, self.kl = latent_dim, kl
+        if isinstance(posterior, str):
+            posterior = make_posterior(posterior, latent_dim)
+        self.posterior = posterior
+        prior.attach(self)
         self.num_examples: Tensor | None = None  # of the training set; penalties ask for it
 
     @classmethod
@@ -157,11 +98,12 @@ class VAE(Model):
         cls,
         event_shape: Sequence[int],
         support: Support,
-        options: VAEOptions = VAEOptions(),
+        options: VAEOptions = DEFAULTS,
         *,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
         prior: Prior | None = None,
+        posterior: Posterior | None = None,
         context: Context | None = None,
         embedding: Embedding | None = None,
     ) -> Self:
@@ -170,14 +112,17 @@ class VAE(Model):
         heads: Any = {k: getattr(options, k) for k in ("sigma", "components", "columns")}
         sizes: Any = {k: getattr(options, k) for k in ("network", "width", "depth")}
         likelihood = make_likelihood(event_shape, support, options.likelihood, **heads)
-        num_parameters = 2 * d if options.posterior == "diagonal" else d + 1
+        if posterior is None:
+            wanted: Any = {"num_steps": options.posterior_steps, "width": options.flow_width}
+            posterior = make_posterior(options.posterior, d, **wanted)
         if encoder is None or decoder is None:
             sizes["num_context"] = 0 if embedding is None else embedding.size
-            made = make_networks(event_shape, num_parameters, likelihood.num_outputs, d, **sizes)
+            numbers = posterior.num_parameters, likelihood.num_outputs
+            made = make_networks(event_shape, *numbers, d, **sizes)
             encoder, decoder = encoder or made[0], decoder or made[1]
-        kinds: Any = {"posterior": options.posterior, "kl": options.kl}
+        kinds: Any = {"posterior": posterior, "kl": options.kl}
         given: Any = {"context": context, "embedding": embedding}
-        prior = prior or StandardNormal(d)
+        prior = prior or prior_of(options, event_shape)
         model = cls(encoder, decoder, likelihood, prior, d, **kinds, **given)
         model.options = options
         if options.penalty != "none":
@@ -193,7 +138,7 @@ class VAE(Model):
         beside = () if self.embedding is None else (torch.zeros(2, self.embedding.size),)
         x, z = torch.zeros(2, *self.event_shape), torch.zeros(2, self.latent_dim)
         num_outputs = self.likelihood.num_outputs * num_elements(self.event_shape)
-        check_network("encoder", self.encoder, (x, *beside), self.latent_dim + self.num_scales)
+        check_network("encoder", self.encoder, (x, *beside), self.posterior.num_parameters)
         check_network("decoder", self.decoder, (z, *beside), num_outputs)
         self.train(training)
 
@@ -210,14 +155,18 @@ class VAE(Model):
         )
         return {"z": z.normal_(generator=generator)}
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
-        """q(z|x): a diagonal Gaussian over latents, (B, d)."""
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Encoded:
+        """q(z|x): a distribution over latents, (B, d)."""
         beside = self._embedded(self._given_context(context, len(x)))
-        parameters = self.encoder(self.likelihood.standardized(x), *beside)
+        return self.posterior_given(self.likelihood.standardized(x), *beside)
+
+    def posterior_given(self, standardized: Tensor, *beside: Tensor) -> Encoded:
+        """As `encode`, of examples (B, *event) as the encoder sees them."""
+        parameters = self.encoder(standardized, *beside)
         if parameters.dtype != torch.float64:
             parameters = parameters.float()
-        loc, log_scale = parameters.split([self.latent_dim, self.num_scales], dim=-1)
-        return DiagonalGaussian(loc, F.hardtanh(log_scale, MIN_LOG_SCALE, MAX_LOG_SCALE))
+        q: Encoded = self.posterior(parameters)
+        return q
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|z) for latents (N, d): a distribution over (N, *event)."""
@@ -264,7 +213,7 @@ class VAE(Model):
         """See `Model.bound`; the rate is ``"kl"``, with its parts per latent dimension."""
         noise = self._given(x, num_samples, noise, generator)
         x, context = self.likelihood.floating(x), self._given_context(context, len(x))
-        # Inference: z = μ + σ ε.
+        # Inference: z = μ + σ ε, or another draw from q.
         q = self.encode(x, context)
         z = q.rsample(noise["z"])
         # Rate: KL(q(z|x) ‖ p(z)).
@@ -274,7 +223,7 @@ class VAE(Model):
         mean = log_likelihood.squeeze(0) if len(z) == 1 else log_likelihood.mean(0)
         return Bound(mean, rates, details, self._penalties(q, z))
 
-    def _penalties(self, q: DiagonalGaussian, z: Tensor) -> dict[str, Tensor]:
+    def _penalties(self, q: Any, z: Tensor) -> dict[str, Tensor]:
         """The penalty that the options name, (B,), of draws (M, B, d); none when judging."""
         name = getattr(self.options, "penalty", "none")
         if name == "none" or not self.training:
@@ -343,6 +292,7 @@ class VAE(Model):
 
     def _calibrate(self, source: Source) -> None:
         self.likelihood.calibrate(measured(source.train))
+        self.prior.calibrate(source)
         if self.num_examples is not None:
             self.num_examples.fill_(len(source.train))
 

@@ -9,17 +9,22 @@ from lowerbound.nn.embedding import (
     MaskEmbedding,
     VectorEmbedding,
 )
+from lowerbound.nn.flows import Autoregressive, Chain, Coupling, Flow, coupling_masks
 from lowerbound.nn.grid import GridDecoder, GridEncoder, grid_sides
 from lowerbound.nn.hybrid import HybridDecoder
 from lowerbound.nn.mlp import Mlp
 from lowerbound.nn.quantisers import Quantised, Quantiser, ScalarQuantiser, VectorQuantiser
 
 __all__ = [
+    "Autoregressive",
     "CausalTransformer",
+    "Chain",
     "ClassEmbedding",
     "ConvDecoder",
     "ConvEncoder",
+    "Coupling",
     "Embedding",
+    "Flow",
     "GridDecoder",
     "GridEncoder",
     "HybridDecoder",
@@ -31,5 +36,6 @@ __all__ = [
     "ScalarQuantiser",
     "VectorEmbedding",
     "VectorQuantiser",
+    "coupling_masks",
     "grid_sides",
 ]

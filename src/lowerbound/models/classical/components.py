@@ -91,6 +91,11 @@ class OneHot(Distribution):
         return self.logits.softmax(-1)
 
     @property
+    def stddev(self) -> Tensor:
+        """Standard deviation √(P(1 − P)) of each entry, (…, C)."""
+        return self.log_scale.exp()
+
+    @property
     def log_scale(self) -> Tensor:
         """Log standard deviation √(P(1 − P)) of each entry, (…, C)."""
         return 0.5 * (self.log_probs + torch.log1p(-self.mean))

@@ -1,4 +1,4 @@
-"""Priors over latents: how much a code costs, and where new ones come from."""
+"""Gaussian priors: N(0, I), and one that a context chooses."""
 
 from __future__ import annotations
 
@@ -8,47 +8,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowerbound.distributions import DiagonalGaussian, kl_gaussian
+from lowerbound.distributions import (
+    DiagonalGaussian,
+    Distribution,
+    FullGaussian,
+    chain_kl,
+    kl_gaussian,
+)
 from lowerbound.errors import refuse
+from lowerbound.models.priors.base import MAX_LOG_SCALE, MIN_LOG_SCALE, Prior, Rates
 from lowerbound.nn import Embedding, Mlp
 
-__all__ = ["ConditionalNormal", "Prior", "Rates", "StandardNormal"]
-
-MIN_LOG_SCALE, MAX_LOG_SCALE = -15.0, 10.0
-Rates = tuple[dict[str, Tensor], dict[str, Tensor]]
-
-
-class Prior(nn.Module):
-    """The promise of a prior p(z): a log-density, draws, and the rate of a posterior."""
-
-    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log-density of latents (…, d): (…), nats."""
-        raise NotImplementedError
-
-    def sample(
-        self, num: int, context: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draws (num, d)."""
-        raise NotImplementedError
-
-    def rates(
-        self,
-        q: DiagonalGaussian,
-        z: Tensor,
-        context: Tensor | None = None,
-        kl: Literal["analytic", "sampled"] = "sampled",
-    ) -> Rates:
-        """KL(q ‖ p) by name (B,) and its parts by name (B, groups), nats.
-
-        The sampled form is the mean over the draws ``z`` (M, B, d) of log q(z|x) − log p(z).
-        """
-        return {"kl": (q.log_prob(z) - self.log_prob(z, context)).mean(0)}, {}
+__all__ = ["ConditionalNormal", "StandardNormal"]
 
 
 class StandardNormal(Prior):
     """p(z) = N(0, I) in ``latent_dim`` dimensions."""
 
     name: ClassVar[str] = "normal"
+    has_unit_scale: ClassVar[bool] = True
     anchor: Tensor
 
     def __init__(self, latent_dim: int) -> None:
@@ -70,15 +48,18 @@ class StandardNormal(Prior):
 
     def rates(
         self,
-        q: DiagonalGaussian,
+        q: Distribution,
         z: Tensor,
         context: Tensor | None = None,
         kl: Literal["analytic", "sampled"] = "analytic",
     ) -> Rates:
         """The closed form per latent dimension, or its sampled estimate; see `Prior.rates`."""
-        if kl == "sampled":
+        if kl == "analytic" and isinstance(q, DiagonalGaussian):
+            per_dimension = kl_gaussian(q)
+        elif kl == "analytic" and isinstance(q, FullGaussian):
+            per_dimension = chain_kl(q)
+        else:
             return super().rates(q, z, context, kl)
-        per_dimension = kl_gaussian(q)
         return {"kl": per_dimension.sum(-1)}, {"kl": per_dimension}
 
 
@@ -98,6 +79,7 @@ class ConditionalNormal(Prior):
     """
 
     name: ClassVar[str] = "conditional"
+    has_unit_scale: ClassVar[bool] = True  # as long as it stays near where it began
 
     def __init__(self, embedding: Embedding, latent_dim: int, *, width: int = 128) -> None:
         super().__init__()
@@ -131,13 +113,16 @@ class ConditionalNormal(Prior):
 
     def rates(
         self,
-        q: DiagonalGaussian,
+        q: Distribution,
         z: Tensor,
         context: Tensor | None = None,
         kl: Literal["analytic", "sampled"] = "analytic",
     ) -> Rates:
         """The closed form per latent dimension, or its sampled estimate; see `Prior.rates`."""
-        if kl == "sampled":
+        if kl == "analytic" and isinstance(q, DiagonalGaussian):
+            per_dimension = kl_gaussian(q, self.given(context))
+        elif kl == "analytic" and isinstance(q, FullGaussian):
+            per_dimension = chain_kl(q, self.given(context))
+        else:
             return super().rates(q, z, context, kl)
-        per_dimension = kl_gaussian(q, self.given(context))
         return {"kl": per_dimension.sum(-1)}, {"kl": per_dimension}
