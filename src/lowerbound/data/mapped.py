@@ -179,7 +179,7 @@ def read_values(
         InputError: values that cannot be used, among those that were looked at.
     """
     name, num_rows = values.name, len(values)
-    given = {"labels": labels, "class_names": class_names}
+    given: Any = {"labels": labels, "class_names": class_names}
     how: Any = {"support": support, "column_names": column_names, "layout": layout}
     if num_rows and (limits is None or values.num_bytes <= limits.memory_bytes):
         return as_rows(values.raw(np.arange(num_rows)), name, **how, **given)
