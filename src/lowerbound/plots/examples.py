@@ -78,16 +78,17 @@ def samples_figure(
         given: What each draw was given, ``"class"`` or the like.
     """
     title = "What the model draws"
-    of_means = f"Means of p(x|z, {given})" if given else "Means of p(x|z)"
-    of_means += ", z from the prior"
-    drawn = of_means if are_means else f"Draws from p(x|{given})" if given else "Draws from p(x)"
+    of_draws, of_means = _names_of(given)
+    drawn = of_means if are_means else of_draws
     reference = draws if train is None else train
     panels = {drawn: draws} if are_means else {drawn: draws, of_means: means}
     shown = {name: x[:MAX_IMAGES] for name, x in panels.items() if x is not None}
     columns = columns or math.ceil(math.sqrt(len(draws[:MAX_IMAGES])))
     tags = [str(tag) for tag in (labels.tolist() if isinstance(labels, Tensor) else labels or ())]
     if is_sequence(event_shape):
-        return sequence_figure(title, drawn, shown, columns, reference, tags=tags)[0]
+        panel = drawn if len(shown) == 1 else "Draws, and over them the means at the same latents"
+        title += f" (the first {MAX_IMAGES} of {len(draws)})" if len(draws) > MAX_IMAGES else ""
+        return sequence_figure(title, panel, shown, columns, reference, tags=tags)[0]
     if not is_image(event_shape):
         data = None if train is None else as_rows(train)
         draw = scatter_pair if isinstance(support, Real) and draws[0].numel() == 2 else histograms
@@ -99,6 +100,13 @@ def samples_figure(
     for ax in axes if tags else []:
         tag_cells(ax, tags, columns)
     return figure
+
+
+def _names_of(given: str) -> tuple[str, str]:
+    """What draws, and means beside them, are called."""
+    if given:
+        return f"Draws from p(x|{given})", f"Means of p(x|z, {given}), z from the prior"
+    return "Draws from p(x)", "Means of p(x|z), z from the prior"
 
 
 def reconstructions_figure(
@@ -193,7 +201,7 @@ def interpolations_figure(
     if is_sequence(event_shape):
         figure, ax = sequence_figure(title, panel, {panel: frames.flatten(0, 1)}, steps, frames)
         ax.set_xticks([0.5, steps - 0.5], ["0", "1"])
-        ax.set_xlabel(f"{position}; {ax.get_xlabel()}")
+        ax.set_xlabel(position, fontsize=9, color=INK)
         return figure
     if is_image(event_shape):
         grid = image_grid(shared_grey(frames.flatten(0, 1), support, frames), steps)

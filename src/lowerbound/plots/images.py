@@ -111,12 +111,12 @@ def shown_part(event_shape: Sequence[int]) -> str:
     """What is to be seen of an example, for the end of a title; nothing where all of it is.
 
     >>> shown_part((3, 8, 8)), shown_part((1, 7, 8, 8)), shown_part((5, 8, 8))
-    ('', ' (slice 4 of 7)', ' (channel 1 of 5)')
+    ('', ' (middle slice, 4 of 7)', ' (channel 1 of 5)')
     """
     channels, *sides = event_shape
     parts = []
     if len(sides) == 3:
-        parts.append(f"slice {sides[0] // 2 + 1} of {sides[0]}")
+        parts.append(f"middle slice, {sides[0] // 2 + 1} of {sides[0]}")
     if channels == 2 or channels > 4:
         parts.append(f"channel 1 of {channels}")
     return f" ({', '.join(parts)})" if parts else ""
@@ -151,7 +151,7 @@ def image_panels(
         scale = min(enlarged, 1000 / width, 1600 / height)
         sizes.append((round(width * scale), round(height * scale)))
     top, between = 106, 48
-    total_width = max(left + sum(w + between for w, _ in sizes), 640)
+    total_width = max(left + sum(w + between for w, _ in sizes), 640, 36 + 15 * len(title))
     total_height = top + max(h for _, h in sizes) + bottom
     figure = titled_figure(title, total_width / DPI, total_height / DPI, top=0.15)
     for (name, grid), (width, height) in zip(panels.items(), sizes, strict=True):

@@ -81,7 +81,7 @@ def sequence_figure(
         place = (i % columns + MARGIN, rows - i // columns - MARGIN)
         ax.text(*place, tag, fontsize=6, color=INK, va="top")
     scale = true_minus(f"values from {low:.3g} to {high:.3g} upwards")
-    dress(ax, panel, f"in each frame: {length} steps to the right, {scale}")
+    dress(ax, f"{panel}\nin each frame: {length} steps to the right, {scale}")
     ax.set(xlim=(0, columns), ylim=(0, rows), xticks=[], yticks=[])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
