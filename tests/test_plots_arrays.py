@@ -59,6 +59,21 @@ def test_stray_values_are_cut_off_at_the_frame():
     assert drawn[..., 1].min() == pytest.approx(0.05)
 
 
+def test_one_stray_value_of_the_data_does_not_flatten_all_others():
+    train = torch.linspace(0, 1, 4000).reshape(-1, 1, 4)
+    train[7, 0, 0] = 1e6
+    x = torch.tensor([[[0.0, 1.0]]])
+    (drawn,) = lines(plots.samples_figure(x, None, Real(), (1, 2), train=train))
+    assert drawn[0, 1, 1] - drawn[0, 0, 1] == pytest.approx(0.9, abs=0.01)
+
+
+def test_what_was_given_is_broad_behind_what_is_ours():
+    x = examples(2, (1, 4))
+    (ax,) = plots.reconstructions_figure(x, x, Real()).axes
+    behind, front = [c for c in ax.collections if isinstance(c, LineCollection)]
+    assert behind.get_linewidth()[0] > front.get_linewidth()[0]
+
+
 def test_means_are_drawn_over_draws_and_every_channel_is_named():
     x = examples(5, SEQUENCE)
     figure = plots.samples_figure(x, x + 1, Discrete(17), SEQUENCE, train=x, labels=list("abcde"))
