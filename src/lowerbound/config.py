@@ -165,6 +165,9 @@ class RunConfig(TrainingConfig):
     one of them per column; detected unless said."""
     on_bad: Literal["error", "skip"] = "error"
     """What to do with images that cannot be read."""
+    layout: Literal["auto", "arrays"] = "auto"
+    """How the axes of .npy, .npz and columns are read: auto recognises images; arrays keeps them,
+    channels first, so that (N, C, L) are sequences and (N, C, D, H, W) volumes."""
     condition: str = "labels"
     """What a conditional model is given: labels; or a part of each image, mask (one to three
     quadrants, drawn for each), mask:1, mask:2 or mask:3 (always the same ones)."""

@@ -26,6 +26,7 @@ from lowerbound.generation import (
 from lowerbound.models import VQVAE, Model, ProbabilisticPCA, StandardNormal
 
 __all__ = [
+    "NUM_COMPARED",
     "NUM_COMPLETIONS",
     "NUM_DRAWS",
     "NUM_PATHS",
@@ -35,6 +36,7 @@ __all__ = [
     "class_labels",
     "codes_picture",
     "draw_pictures",
+    "is_seen",
     "latents_picture",
     "paths",
     "reconstructions_picture",
@@ -43,22 +45,30 @@ __all__ = [
 
 
 class Numbers(NamedTuple):
-    """How many images, or how many rows of a table, a picture shows."""
+    """How many examples that are seen one by one, or how many rows of a table, a picture shows."""
 
     images: int
     rows: int
 
     def of(self, event_shape: Sequence[int]) -> int:
-        """The one for examples of this shape."""
-        return self.images if len(event_shape) == 3 else self.rows
+        """The one for examples of this shape; sequences and volumes count as images do."""
+        return self.images if is_seen(event_shape) else self.rows
+
+
+def is_seen(event_shape: Sequence[int]) -> bool:
+    """Whether one example of this shape is a picture: a sequence, an image or a volume."""
+    return plots.is_image(event_shape) or plots.is_sequence(event_shape)
 
 
 NUM_DRAWS = Numbers(64, 2000)
 NUM_RECONSTRUCTED = Numbers(20, 1000)
+NUM_COMPARED = Numbers(12, 500)
 NUM_LATENTS = 3000
 NUM_PATHS = 6
 NUM_COMPLETIONS = 5
 NUM_MAPPED = 6
+PLANE_STEPS = {2: 11, 3: 21, 4: 11}
+"""Points along each side of a decoded plane, by how many axes an example has; a table has more."""
 
 
 def draw_pictures(
@@ -136,7 +146,7 @@ def samples_picture(
         model: one that has a prior.
         source: its data, which a table is compared with and which fix the grey of real images;
             None for images that need neither.
-        num: how many; 64 images or 2,000 rows of a table unless said.
+        num: how many; 64 images, sequences or volumes, or 2,000 rows of a table unless said.
         seed: of the draws.
         mean: means alone.
         context: what each draw is given (num, …); drawn, where the model needs any.
@@ -188,7 +198,7 @@ def reconstructions_picture(
         names: of the columns of a table.
         label: the class that all of them are decoded as; their own unless said.
     """
-    if context is not None and isinstance(model.context, Mask) and len(model.event_shape) == 3:
+    if context is not None and isinstance(model.context, Mask) and is_seen(model.event_shape):
         completions = complete(model, context.cpu(), NUM_COMPLETIONS)
         return plots.completions_figure(x, context.cpu(), completions, model.support)
     means = reconstruct(model, x, context, decoded_as=class_context(model, label, len(x)))
@@ -232,7 +242,7 @@ def _plane_picture(model: Model) -> Any:
     """What the latent plane decodes to; of classes, as the first of them."""
     label = model.context.labels[0] if isinstance(model.context, Classes) else None
     context = None if label is None else torch.tensor(0)
-    num_steps = 21 if len(model.event_shape) == 3 else 41
+    num_steps = PLANE_STEPS.get(len(model.event_shape), 41)
     decoded, quantiles = decode_plane(model, num_steps, context)
     return plots.plane_figure(decoded, model.support, quantiles, label)
 

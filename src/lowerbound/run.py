@@ -305,6 +305,7 @@ def source_of(config: RunConfig, data: str | None = None) -> Source:
         labels=config.labels,
         support=config.support,
         on_bad=config.on_bad,
+        layout=config.layout,
         condition=config.condition,
         seed=config.data_seed,
     )
@@ -318,6 +319,7 @@ def rows_of(config: RunConfig, data: str | None = None) -> Rows:
         labels=config.labels,
         support=config.support,
         on_bad=config.on_bad,
+        layout=config.layout,
     )
     return binarized(rows, config.binarize, config.data_seed)[0]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lowerbound.data import load_data, load_rows
+from lowerbound.data import DataLimits, load_data, load_rows
 from lowerbound.distributions.support import Binary, Discrete, Real
 
 RNG = np.random.default_rng(0)
@@ -45,6 +45,52 @@ def saved(folder, array, name="x.npy"):
 )
 def test_layout(tmp_path, shape, expected):
     assert load_rows(saved(tmp_path, levels(*shape))).x.shape == expected
+
+
+@pytest.mark.parametrize("limits", [None, DataLimits(memory_bytes=1)], ids=["memory", "disk"])
+@pytest.mark.parametrize(
+    "shape", [(20, 5), (20, 6, 5), (20, 6, 5, 3), (20, 4, 4, 1), (20, 2, 3, 4, 5)], ids=str
+)
+def test_with_the_layout_arrays_every_axis_stays(tmp_path, shape, limits):
+    x = levels(*shape)
+    path = saved(tmp_path, x)
+    source = load_data(path, layout="arrays", limits=limits)
+    assert source.event_shape == shape[1:]
+    train = source.train[slice(None)][0]
+    assert train.shape == (len(source.train), *shape[1:])
+    rows = {row.tobytes() for row in x}
+    assert all(example.numpy().tobytes() in rows for example in train)
+    assert torch.equal(load_rows(path, layout="arrays").x, torch.from_numpy(x))
+    np.savez(tmp_path / "x.npz", x=x)
+    assert load_rows(tmp_path / "x.npz", layout="arrays").x.shape == shape
+
+
+def test_the_layout_is_kept_with_the_source_and_is_part_of_what_data_are(tmp_path):
+    path = saved(tmp_path, levels(20, 6, 5))
+    auto, arrays = (load_data(path, layout=layout) for layout in ("auto", "arrays"))
+    assert arrays.preparation["layout"] == "arrays"
+    assert auto.fingerprint != arrays.fingerprint
+
+
+def test_a_layout_that_is_none_or_of_no_use_is_refused(tmp_path, refused):
+    path = saved(tmp_path, levels(20, 6, 5))
+    refused(path, "'layout' must be auto or arrays, got sequences", layout="sequences")
+    refused("digits", "'layout' must be auto unless", "arrays for digits", layout="arrays")
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "is_said"),
+    [
+        ((20, 2, 9), "auto", True),
+        ((20, 40, 9), "auto", True),
+        ((20, 6, 9), "auto", False),
+        ((20, 2, 9), "arrays", False),
+        ((20, 30), "auto", False),
+    ],
+)
+def test_very_uneven_images_may_be_sequences(tmp_path, shape, layout, is_said):
+    warnings = load_rows(saved(tmp_path, levels(*shape)), layout=layout).warnings
+    assert any("--layout arrays" in warning for warning in warnings) == is_said
 
 
 def test_channels_last_moves_values(tmp_path):

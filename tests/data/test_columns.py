@@ -240,3 +240,14 @@ def test_no_network_without_hf(library, tmp_path, monkeypatch):
     path = parquet(tmp_path, a=TABLE[:, 1])
     for limits in (None, ON_DISK):
         assert len(load_data(path, limits=limits).train) == 48
+
+
+@PLACES
+def test_arrays_in_a_column_keep_their_axes_where_that_is_asked(library, limits, tmp_path):
+    x = np.random.default_rng(0).normal(size=(NUM, 2, 9)).astype(np.float32)
+    features = library.Features({"x": library.Array2D((2, 9), "float32")})
+    library.Dataset.from_dict({"x": x.tolist()}, features).to_parquet(tmp_path / "t.parquet")
+    source = load_data(tmp_path / "t.parquet", layout="arrays", limits=limits)
+    assert source.event_shape == (2, 9)
+    known = {row.tobytes() for row in x}
+    assert all(row.numpy().tobytes() in known for row in whole(source)[0])

@@ -21,7 +21,6 @@ from lowerbound.tables import comparison_notes, comparison_table, print_json, pr
 
 __all__ = ["SCORES", "CompareFlags", "compare"]
 
-NUM_IMAGES, NUM_VECTORS = 12, 500  # compared in a picture
 JUDGED_ON = ("fingerprint", "support", "split", "num_examples", "context")
 SCORES = "scores.safetensors"
 """The values of each test example, beside evaluation.json."""
@@ -157,11 +156,12 @@ def _drawn(found: Sequence[Result], out: Path) -> Path:
     """
     from lowerbound import plots
     from lowerbound.generation import reconstruct
+    from lowerbound.pictures import NUM_COMPARED
 
     if len({(r.get("fingerprint"), r.get("support")) for r in found}) > 1:
         raise refuse("runs", "runs on the same data for a picture of them", "runs on others")
     source = data_of(OfRun(Path(found[0]["run"])), None)
-    num = NUM_IMAGES if len(source.event_shape) == 3 else NUM_VECTORS
+    num = NUM_COMPARED.of(source.event_shape)
     rows = []
     for r in found:
         run = OfRun(Path(r["run"]))

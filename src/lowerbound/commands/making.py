@@ -45,7 +45,7 @@ class SampleFlags(OnDevices):
     """Draw from p(x)."""
 
     num: int | None = None
-    """How many; 64 images or 2,000 rows of a table unless said."""
+    """How many; 64 images, sequences or volumes, or 2,000 rows of a table unless said."""
     label: str | None = None
     """Class to draw by its name, or all for a row of each (of --num, 10 unless said); classes as
     often as in the training set unless said. For a model of classes."""
@@ -129,10 +129,9 @@ def _asked(flags: SampleFlags, model: Model, usual: int, out: Path) -> Asked:
     num = usual if flags.num is None else flags.num
     if num < 1:
         raise refuse("num", "at least 1", num)
-    is_image = len(model.event_shape) == 3
-    for_grey = not is_image or str(model.support) in ("real", "counts")
+    has_limits = len(model.event_shape) in (3, 4) and str(model.support) not in ("real", "counts")
     by_class = model.context is None or isinstance(model.context, Classes)
-    needs_data = not by_class or (out.suffix == ".png" and for_grey)
+    needs_data = not by_class or (out.suffix == ".png" and not has_limits)
     source = data_of(flags, None) if needs_data else None
     if flags.label == "all" and isinstance(model.context, Classes):
         each = num if flags.num is not None else max(1, 10 * usual // 64)
@@ -153,7 +152,7 @@ def _picture(flags: SampleFlags, model: Model, asked: Asked, out: Path) -> None:
 
     num, source = asked.num, asked.source
     how: Any = {"seed": flags.seed, "mean": flags.mean, "context": asked.context}
-    if len(model.event_shape) != 3 or num <= plots.MAX_IMAGES:
+    if not plots.is_image(model.event_shape) or num <= plots.MAX_IMAGES:
         figure = samples_picture(model, source, num, columns=asked.columns, **how)
         plots.save_figure(figure, out)
         return
@@ -172,7 +171,7 @@ class ReconstructFlags(OfRun):
     split: Literal["test", "validation", "train"] = "test"
     """Which split the examples come from."""
     num: int | None = None
-    """How many; 20 images or 1,000 rows of a table unless said."""
+    """How many; 20 images, sequences or volumes, or 1,000 rows of a table unless said."""
     label: str | None = None
     """Class to decode them as in place of their own: the same style in another class."""
     out: Path | None = None

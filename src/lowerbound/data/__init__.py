@@ -14,7 +14,7 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lowerbound.data.arrays import read_digits, read_npy, read_npz
 from lowerbound.data.base import InMemorySplit, Rows, Source, Split, make_source
@@ -35,6 +35,7 @@ from lowerbound.data.stored import (
 )
 from lowerbound.data.tables import read_csv
 from lowerbound.data.tars import find_archives, read_archives
+from lowerbound.data.values import Layout
 from lowerbound.distributions.support import Support, parse_support
 from lowerbound.errors import InputError, printable, refuse
 
@@ -79,6 +80,7 @@ FORMS = ", ".join(form for _, form, _ in DATASETS)
 FOLDER_KINDS = ("mnist", "fashion-mnist", "folder")
 WITH_IMAGES = ("folder", "parquet", "tar", "hf")
 WITH_LABELS = ("npz", "csv", "parquet", "tar", "hf")
+WITH_LAYOUT = ("npz", "npy", "parquet", "hf")
 ENDINGS = {
     ".npz": "npz",
     ".npy": "npy",
@@ -97,6 +99,7 @@ def load_data(
     labels: str | None = None,
     support: str | Support | None = None,
     on_bad: str = "error",
+    layout: str = "auto",
     condition: str = "labels",
     seed: int = 0,
     limits: DataLimits | None = None,
@@ -114,6 +117,8 @@ def load_data(
         support: what the values are if not to be detected: binary, discrete:LEVELS, counts, real,
             unit, or product:… with one of them per column.
         on_bad: what to do with bad images: "error", or "skip".
+        layout: "auto" recognises images by the rules of `lowerbound.data.values`; with "arrays"
+            every array keeps its axes, channels first, so that (N, C, L) are sequences.
         condition: the context of the source: "labels"; or a part of each image, "mask", "mask:1",
             "mask:2" or "mask:3" (`lowerbound.data.masked`).
         seed: of the split, of binarisation and of masks; never the seed of a run.
@@ -125,13 +130,14 @@ def load_data(
     Raises:
         InputError: the data cannot be used as they are; the message says what to do.
     """
-    found = opened(spec, image_size, labels, support, on_bad, limits or DataLimits())
+    found = opened(spec, image_size, labels, support, on_bad, layout, limits or DataLimits())
     prepared = {
         "binarize": binarize,
         "image_size": None if image_size is None else _as_text(image_size),
         "labels": labels,
         "support": None if support is None else str(support),
         "on_bad": on_bad,
+        "layout": layout,
         "condition": condition,
         "data_seed": seed,
     }
@@ -152,6 +158,7 @@ def load_rows(
     labels: str | None = None,
     support: str | Support | None = None,
     on_bad: str = "error",
+    layout: str = "auto",
 ) -> Rows:
     """Load all examples, at least one, in the order of the file; arguments as in `load_data`.
 
@@ -160,7 +167,7 @@ def load_rows(
     Raises:
         InputError: the data cannot be used as they are; the message says what to do.
     """
-    rows = opened(spec, image_size, labels, support, on_bad, None)
+    rows = opened(spec, image_size, labels, support, on_bad, layout, None)
     assert isinstance(rows, Rows)
     return rows
 
@@ -171,6 +178,7 @@ def opened(
     labels: str | None,
     support: str | Support | None,
     on_bad: str,
+    layout: str,
     limits: DataLimits | None,
 ) -> Rows | StoredRows:
     """The examples of a specification, in memory where the limits allow it, or without limits."""
@@ -178,8 +186,10 @@ def opened(
     values = parse_support(support) if isinstance(support, str) else support
     if on_bad not in ("error", "skip"):
         raise refuse("on_bad", "error or skip", on_bad)
+    if layout not in get_args(Layout):
+        raise refuse("layout", " or ".join(get_args(Layout)), layout)
     try:
-        rows = read(text, image_size, labels, values, on_bad, limits)
+        rows = read(text, image_size, labels, values, on_bad, layout, limits)
     except OSError as error:
         shown, reason = printable(error.filename or text), error.strerror or error
         raise InputError(f"'{shown}' cannot be read: {printable(reason)}") from error
@@ -192,17 +202,13 @@ def read(
     labels: str | None,
     support: Support | None,
     on_bad: str,
+    layout: str,
     limits: DataLimits | None,
 ) -> Rows | StoredRows:
     """Choose the reader and give it the arguments that it can use; refuse those it cannot."""
     kind, path, key = recognised(text)
-    if image_size is not None and kind not in WITH_IMAGES:
-        given = f"{image_size} for {text}"
-        raise refuse("image_size", "left out unless data are images in files", given)
-    if labels is not None and kind not in WITH_LABELS:
-        given = f"'{labels}' for {text}"
-        allowed = "left out unless data are .npz, .csv, .parquet, .tar or hf:"
-        raise refuse("labels", allowed, given)
+    check_use(kind, text, image_size, labels, layout)
+    arrays: Any = {"support": support, "layout": layout}
     images: Any = {"image_size": image_size, "on_bad": on_bad, "support": support}
     match kind:
         case "digits":
@@ -214,26 +220,40 @@ def read(
         case "folder":
             return read_folder(path, limits=limits, **images)
         case "npz":
-            return read_npz(path, key, labels=labels, support=support)
+            return read_npz(path, key, labels=labels, **arrays)
         case "npy":
-            return read_array(path, support, limits)
+            return read_array(path, limits, **arrays)
         case "csv":
             return read_csv(path, labels=labels, support=support)
         case "parquet":
-            return read_parquet(path, labels=labels, limits=limits, **images)
+            return read_parquet(path, labels=labels, limits=limits, layout=layout, **images)
         case "tar":
             return read_archives(path, labels=labels, limits=limits, **images)
         case _:
-            return read_hub(key, labels=labels, limits=limits, **images)
+            return read_hub(key, labels=labels, limits=limits, layout=layout, **images)
 
 
-def read_array(
-    path: Path, support: Support | None, limits: DataLimits | None
-) -> Rows | StoredRows:
+def check_use(
+    kind: str, text: str, image_size: ImageSize | None, labels: str | None, layout: str
+) -> None:
+    """Refuse an argument that the reader of this kind of data has no use for."""
+    if image_size is not None and kind not in WITH_IMAGES:
+        given = f"{image_size} for {text}"
+        raise refuse("image_size", "left out unless data are images in files", given)
+    if labels is not None and kind not in WITH_LABELS:
+        given = f"'{labels}' for {text}"
+        allowed = "left out unless data are .npz, .csv, .parquet, .tar or hf:"
+        raise refuse("labels", allowed, given)
+    if layout != "auto" and kind not in WITH_LAYOUT:
+        given = f"{layout} for {text}"
+        raise refuse("layout", "auto unless data are .npz, .npy, .parquet or hf:", given)
+
+
+def read_array(path: Path, limits: DataLimits | None, **how: Any) -> Rows | StoredRows:
     """An ``.npy`` file: read where memory may hold it, else mapped."""
     if limits is None or path.stat().st_size <= limits.memory_bytes:
-        return read_npy(path, support=support)
-    return read_values(MappedArray(path), support=support, limits=limits)
+        return read_npy(path, **how)
+    return read_values(MappedArray(path), limits=limits, **how)
 
 
 def recognised(text: str) -> tuple[str, Path, str]:

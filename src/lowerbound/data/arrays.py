@@ -21,7 +21,7 @@ from numpy.lib import format as npy_format
 
 from lowerbound.data.base import Rows
 from lowerbound.data.capped import read_exactly
-from lowerbound.data.values import Array, as_rows
+from lowerbound.data.values import Array, Layout, as_rows
 from lowerbound.distributions.support import Discrete, Support
 from lowerbound.errors import InputError, printable, refuse
 
@@ -45,7 +45,7 @@ def read_digits(support: Support | None = None) -> Rows:
     return as_rows(images, "digits", support=support, default=Discrete(17), labels=bunch.target)
 
 
-def read_npy(path: Path, *, support: Support | None = None) -> Rows:
+def read_npy(path: Path, *, support: Support | None = None, layout: Layout = "auto") -> Rows:
     """Examples from an ``.npy`` file.
 
     Raises:
@@ -53,11 +53,16 @@ def read_npy(path: Path, *, support: Support | None = None) -> Rows:
     """
     with open(path, "rb") as stream:
         array = array_from(stream, str(path))
-    return as_rows(array, str(path), support=support)
+    return as_rows(array, str(path), support=support, layout=layout)
 
 
 def read_npz(
-    path: Path, key: str = "", *, labels: str | None = None, support: Support | None = None
+    path: Path,
+    key: str = "",
+    *,
+    labels: str | None = None,
+    support: Support | None = None,
+    layout: Layout = "auto",
 ) -> Rows:
     """Examples, and labels if there are any, from an ``.npz`` file.
 
@@ -66,6 +71,7 @@ def read_npz(
         key: the data's key; by default ``x``, else the only array that is not labels.
         labels: the labels' key; by default ``y`` or ``labels`` where it holds integers or text.
         support: what the values are, if not to be detected.
+        layout: how axes are read.
 
     Raises:
         InputError: no such key, damaged, a decompression bomb, or an array of objects.
@@ -84,7 +90,8 @@ def read_npz(
             path, "a whole .npz file", printable(error, 80), "save it with numpy.savez"
         ) from error
     unusable = targets is not None and labels is None and targets.dtype.kind not in "biuU"
-    rows = as_rows(array, str(path), support=support, labels=None if unusable else targets)
+    usable = None if unusable else targets
+    rows = as_rows(array, str(path), support=support, labels=usable, layout=layout)
     if unusable:
         note = (
             f"The array '{label_key}' holds neither integers nor text: it is not used as labels."

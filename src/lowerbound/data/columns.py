@@ -22,7 +22,7 @@ from lowerbound.data.images import read_images
 from lowerbound.data.mapped import Values, read_values
 from lowerbound.data.stored import DataLimits, StoredRows
 from lowerbound.data.tables import LABEL_COLUMNS
-from lowerbound.data.values import Array
+from lowerbound.data.values import Array, Layout
 from lowerbound.distributions.support import Support
 from lowerbound.errors import printable, refuse
 
@@ -147,6 +147,7 @@ class Reading:
         support: what the values are, if not to be detected.
         limits: what may be held in memory.
         files: whether images may be files that a cell names.
+        layout: how the axes of arrays are read.
     """
 
     labels: str | None = None
@@ -155,6 +156,7 @@ class Reading:
     support: Support | None = None
     limits: DataLimits | None = None
     files: bool = False
+    layout: Layout = "auto"
 
 
 def read_columns(
@@ -244,6 +246,7 @@ def value_rows(
         labels=targets,
         class_names=class_names,
         column_names=roles.numbers,
+        layout=how.layout,
     )
 
 

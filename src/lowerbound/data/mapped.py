@@ -14,6 +14,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 from lowerbound.data.arrays import read_header
 from lowerbound.data.base import Rows
 from lowerbound.data.stored import DataLimits, Reader, StoredRows, sampled_rows
-from lowerbound.data.values import Array, as_rows, examples_at, labelled
+from lowerbound.data.values import Array, Layout, as_rows, examples_at, labelled
 from lowerbound.distributions.support import Real, Support
 from lowerbound.errors import refuse
 
@@ -137,9 +138,11 @@ class ValueReader(Reader):
         labels: Tensor | None,
         column_names: Sequence[str],
         content: str,
+        layout: Layout = "auto",
     ) -> None:
         super().__init__(values.name, event_shape, support, labels)
         self.values, self.column_names, self.content = values, column_names, content
+        self.layout = layout
 
     def __len__(self) -> int:
         return len(self.values)
@@ -150,7 +153,8 @@ class ValueReader(Reader):
         raw = self.values.raw(numbers)
         if not len(raw):
             return torch.empty(0, *self.event_shape), []
-        return examples_at(raw, self.support, self.name, numbers, self.column_names), []
+        how = (self.column_names, self.layout)
+        return examples_at(raw, self.support, self.name, numbers, *how), []
 
     def digest(self) -> str:
         """The header, and SHA-256 of the rows that were looked at to tell what the values are."""
@@ -165,6 +169,7 @@ def read_values(
     labels: Array | None = None,
     class_names: tuple[str, ...] = (),
     column_names: Sequence[str] = (),
+    layout: Layout = "auto",
 ) -> Rows | StoredRows:
     """All rows where they fit into memory, else a reader of them; without limits all of them.
 
@@ -174,20 +179,23 @@ def read_values(
         InputError: values that cannot be used, among those that were looked at.
     """
     name, num_rows = values.name, len(values)
-    given = {"labels": labels, "class_names": class_names, "column_names": column_names}
+    given: Any = {"labels": labels, "class_names": class_names}
+    how: Any = {"support": support, "column_names": column_names, "layout": layout}
     if num_rows and (limits is None or values.num_bytes <= limits.memory_bytes):
-        return as_rows(values.raw(np.arange(num_rows)), name, support=support, **given)  # type: ignore[arg-type]
+        return as_rows(values.raw(np.arange(num_rows)), name, **how, **given)
     rows = sampled_rows(num_rows, limits.sampled_rows if limits else 1).numpy()
     digest, raws = hashlib.sha256(), []
     for first in range(0, len(rows), ROWS_AT_ONCE):
         raw = values.raw(rows[first : first + ROWS_AT_ONCE])
-        examples_at(raw, support or Real(), name, rows[first : first + ROWS_AT_ONCE], column_names)
+        numbers = rows[first : first + ROWS_AT_ONCE]
+        examples_at(raw, support or Real(), name, numbers, column_names, layout)
         digest.update(np.ascontiguousarray(raw).data)
         raws.append(raw)
-    some = as_rows(np.concatenate(raws), name, support=support, column_names=column_names)
+    some = as_rows(np.concatenate(raws), name, **how)
     indices, class_names = labelled(labels, class_names, num_rows, name)
     shape = tuple(some.x.shape[1:])
-    reader = ValueReader(values, shape, some.support, indices, column_names, digest.hexdigest())
+    content = digest.hexdigest()
+    reader = ValueReader(values, shape, some.support, indices, column_names, content, layout)
     looked = f"The values are {some.support} by {len(rows):,} seeded rows of {num_rows:,}."
     notes = some.warnings if len(rows) == num_rows else (*some.warnings, looked)
     return StoredRows(reader, class_names, column_names=tuple(column_names), warnings=notes)

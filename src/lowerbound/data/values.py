@@ -3,7 +3,8 @@
 Layout. The first axis counts examples. N×D are vectors; N×H×W are grey images and become
 N×1×H×W; N×H×W×C and N×C×H×W with C = 1, 3 or 4 are images and become N×C×H×W (where both
 readings are possible, the one with square images is taken, else channels first); any other
-array keeps its axes.
+array keeps its axes. With the layout "arrays" every array keeps its axes, channels first: N×C×L
+are sequences, N×C×H×W images, N×C×D×H×W volumes; N×D are vectors still.
 
 Support, in this order: what the caller says, checked against the values; `Binary` where all
 values are 0 or 1, of whatever type; `Discrete(256)` for uint8; `Discrete(max + 1)` for other
@@ -14,7 +15,7 @@ caller can tell counts from levels, and shares from real numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,14 +34,16 @@ from lowerbound.distributions.support import (
 )
 from lowerbound.errors import InputError, printable, refuse
 
-__all__ = ["Array", "as_rows", "class_indices", "column_name", "examples_at", "labelled"]
+__all__ = ["Array", "Layout", "as_rows", "class_indices", "column_name", "examples_at", "labelled"]
 
 Array = NDArray[Any]
+Layout = Literal["auto", "arrays"]
 
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 MAX_COUNT = 2**24  # up to here a 32-bit float holds every integer
 CHANNELS = (1, 3, 4)
 MAX_SPELLED = 12  # columns of a table whose supports are spelled out in a sentence
+MAX_UNEVEN = 4  # times as wide as high, or more, is a strange image
 
 
 def as_rows(
@@ -52,6 +55,7 @@ def as_rows(
     labels: Array | None = None,
     class_names: tuple[str, ...] = (),
     column_names: Sequence[str] = (),
+    layout: Layout = "auto",
 ) -> Rows:
     """Check an array (N, …) and lay it out as the examples (N, *event) of a source.
 
@@ -63,6 +67,7 @@ def as_rows(
         labels: N integers or strings, or None.
         class_names: what the labels mean, where they are already its indices.
         column_names: of a table; empty where columns have numbers only.
+        layout: how axes are read, by the rule at the top of this file.
 
     Returns:
         Rows whose ``x`` is a contiguous uint8 (Binary, up to 256 levels) or float32 tensor.
@@ -71,8 +76,8 @@ def as_rows(
         InputError: another type of value, no values, NaN or infinity, or values that do not fit.
     """
     check_array(array, name, column_names)
-    x = channels_first(array)
-    warnings: list[str] = []
+    x = laid_out(array, layout)
+    warnings = possible_sequences(array.shape[1:]) if layout == "auto" else []
     chosen = support or default or detected(x, warnings)
     x = converted(x, chosen, name, column_names)
     if isinstance(chosen, Real | Unit | Counts | Product) and x.ndim == 2:
@@ -94,7 +99,12 @@ def as_rows(
 
 
 def examples_at(
-    array: Array, support: Support, name: str, rows: Array, column_names: Sequence[str] = ()
+    array: Array,
+    support: Support,
+    name: str,
+    rows: Array,
+    column_names: Sequence[str] = (),
+    layout: Layout = "auto",
 ) -> torch.Tensor:
     """Some rows of a file as examples (B, *event); a bad one is refused by its number there.
 
@@ -104,13 +114,14 @@ def examples_at(
         name: what to call the file in an error.
         rows: the numbers of the rows, (B,).
         column_names: of a table.
+        layout: how axes are read.
 
     Raises:
         InputError: a value that is not finite, or not in the support.
     """
     try:
         check_array(array, name, column_names)
-        x = converted(channels_first(array), support, name, column_names)
+        x = converted(laid_out(array, layout), support, name, column_names)
     except InputError:
         if len(array) == 1:
             low, high = array.min(), array.max()
@@ -118,7 +129,7 @@ def examples_at(
             remedy = "mend that row, or say another --support"
             raise refuse(name, f"{support} data in every row", given, remedy) from None
         for i in range(len(array)):
-            examples_at(array[i : i + 1], support, name, rows[i : i + 1], column_names)
+            examples_at(array[i : i + 1], support, name, rows[i : i + 1], column_names, layout)
         raise
     return torch.from_numpy(np.require(x, requirements=["C", "W"]))
 
@@ -158,12 +169,16 @@ def check_array(array: Array, name: str, column_names: Sequence[str]) -> None:
             raise refuse(name, what, given, "drop or fill them")
 
 
-def channels_first(array: Array) -> Array:
-    """Images as N×C×H×W, by the rule at the top of this file; other arrays as they are.
+def laid_out(array: Array, layout: Layout = "auto") -> Array:
+    """Axes by the rule at the top of this file; images as N×C×H×W.
 
-    >>> channels_first(np.zeros((5, 8, 8))).shape, channels_first(np.zeros((5, 8, 6, 3))).shape
+    >>> laid_out(np.zeros((5, 8, 8))).shape, laid_out(np.zeros((5, 8, 6, 3))).shape
     ((5, 1, 8, 8), (5, 3, 8, 6))
+    >>> laid_out(np.zeros((5, 8, 8)), "arrays").shape
+    (5, 8, 8)
     """
+    if layout == "arrays":
+        return array
     if array.ndim == 3:
         return array[:, None]
     if array.ndim != 4 or array.shape[3] not in CHANNELS:
@@ -232,6 +247,19 @@ def product_columns(
         for j, part in enumerate(support.parts)
     ]
     return np.stack(columns, axis=1).astype(np.float32, copy=False)
+
+
+def possible_sequences(shape: Sequence[int]) -> list[str]:
+    """A sentence on examples (A, B) that are read as very uneven images, and may be sequences.
+
+    >>> possible_sequences((3, 8)), possible_sequences((5,))
+    ([], [])
+    """
+    if len(shape) != 2 or max(shape) < MAX_UNEVEN * min(shape):
+        return []
+    a, b = shape
+    read = f"Examples of {a}×{b} are read as grey images of {a}×{b} pixels"
+    return [f"{read}; if they are {a} channels of sequences, --layout arrays says so."]
 
 
 def possible_counts(x: Array, chosen: Support, column_names: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lowerbound._shapes import num_elements
-from lowerbound.data import InMemorySplit, Split
+from lowerbound.data import InMemorySplit, Mask, Split
 from lowerbound.engine import Engine
 from lowerbound.errors import refuse
 from lowerbound.models import Model
@@ -30,6 +30,8 @@ __all__ = [
     "context_of",
     "decoded_at_once",
     "judging",
+    "mean_dims",
+    "num_dims",
     "paired_difference",
     "shared",
     "standard_error",
@@ -38,6 +40,7 @@ __all__ = [
 NUMBERS_AT_ONCE = {"cpu": 2**20}  # 4 MB in float32: large products, still near the cache
 NUMBERS_ON_ACCELERATOR = 2**24
 SMALLEST_FOOTPRINT = 512  # numbers per sample that the hidden layers hold at least
+ROWS_AT_ONCE = 500
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -178,6 +181,27 @@ def context_of(model: Model, split: Split, rows: Tensor | slice = slice(None)) -
         required = f"in the data of a '{model.name}' that was trained with them"
         raise refuse("labels", required, "none", remedy)
     return context.to(model.calibrated.device)
+
+
+def num_dims(model: Model, context: Tensor | None, size: int) -> Tensor:
+    """How many dimensions of each of ``size`` examples the nats are of: (size,), float64.
+
+    All of them, or of a model that is given a part of x those that are not observed; never none.
+    """
+    if isinstance(model.context, Mask) and context is not None:
+        return (context[:, 1] == 0).flatten(1).sum(1).double().clamp_min(1.0).cpu()
+    return torch.full((size,), float(num_elements(model.event_shape)), dtype=torch.float64)
+
+
+def mean_dims(model: Model, split: Split) -> float:
+    """The mean over a split of `num_dims`: what a mean in nats is divided by for bits/dim."""
+    if not isinstance(model.context, Mask):
+        return float(num_elements(model.event_shape))
+    parts = [
+        num_dims(model, context_of(model, split, rows), rows.stop - rows.start)
+        for rows in blocks(len(split), ROWS_AT_ONCE)
+    ]
+    return float(torch.cat(parts).mean())
 
 
 def decoded_at_once(model: Model, footprint: int = SMALLEST_FOOTPRINT) -> int:

@@ -13,7 +13,7 @@ from lowerbound._shapes import num_elements
 from lowerbound.data import InMemorySplit, Split
 from lowerbound.engine import Engine
 from lowerbound.errors import refuse
-from lowerbound.evaluation.base import blocks, context_of, judging, shared
+from lowerbound.evaluation.base import blocks, context_of, judging, mean_dims, shared
 from lowerbound.evaluation.likelihood import log_likelihood
 from lowerbound.models import Model
 
@@ -68,6 +68,7 @@ class Judge:
         self.engine, self.num_samples, self.importance = engine, num_samples, importance
         self.rows = engine.rows(len(self.split))  # those that this process judges
         self.noise: dict[str, Tensor] | None = None
+        self.num_dims: float | None = None
 
     def __call__(self, model: Model) -> dict[str, Any]:
         """Means over the split: the bound in nats, what it is made of, and bits_per_dim.
@@ -80,7 +81,9 @@ class Judge:
         means = self._importance(model) if importance else self._elbo(model)
         if not model.is_likelihood:  # no nats: what training minimises, in its own unit
             return {"bound": None, "loss": -means["bound"], "bits_per_dim": None}
-        scale = num_elements(model.event_shape) * math.log(2)
+        if self.num_dims is None:
+            self.num_dims = mean_dims(model, self.split)
+        scale = self.num_dims * math.log(2)
         return {**means, "bits_per_dim": -means["bound"] / scale}
 
     def _elbo(self, model: Model) -> dict[str, float]:

@@ -26,6 +26,7 @@ from lowerbound.evaluation.base import (
     check_split,
     context_of,
     judging,
+    num_dims,
     standard_error,
 )
 from lowerbound.evaluation.diagnosis import diagnosis
@@ -108,6 +109,7 @@ def evaluate(
         result["baselines"] = _baselines(model, source, data) if baselines else {}
     given = [GIVEN] if model.context is not None and model.is_likelihood else []
     result["facts"] = model.facts()
+    given += _other_context(model, source)
     result["notes"] = [*given, *model.notes(), *source.warnings, *replaced_examples(source)]
     result["seconds"] = time.perf_counter() - started
     if keep is not None and each:
@@ -147,6 +149,16 @@ def _identity(model: Model, source: Source, split: str, data: Split) -> dict[str
         "unit": "nats/example",
         "parameters": model.num_parameters,
     }
+
+
+def _other_context(model: Model, source: Source) -> list[str]:
+    """A sentence where the data give the model another context than it was trained with."""
+    if model.context is None or str(source.context) == str(model.context):
+        return []
+    return [
+        f"The model was trained with {model.context} and is judged with {source.context}: its "
+        "nats do not compare with those of the same model on the other."
+    ]
 
 
 def _annealed(
@@ -212,17 +224,20 @@ def scores(
 ) -> tuple[Tensor, Tensor]:
     """The bound of each example, given its context (N, …): nats (N,) and bits/dim (N,), float64.
 
+    Bits are per dimension that the nats are of: where a part of x is given, of its rest.
+
     Raises:
         InputError: the model has no likelihood.
     """
     if not model.is_likelihood:
         raise InputError(f"a model of kind '{model.name}' is not a likelihood and scores nothing")
-    device, parts = model.calibrated.device, []
+    device, parts, dims = model.calibrated.device, [], []
     with judging(model):
         for rows in blocks(len(x), max(1, BATCH // num_samples)):
             noise = model.judging_noise(range(rows.start, rows.stop), num_samples)
             some, given = x[rows].to(device), None if context is None else context[rows].to(device)
             bound = model.bound(some, given, num_samples=num_samples, noise=noise)
             parts.append(bound.value.double().cpu())
+            dims.append(num_dims(model, given, len(some)))
     nats = torch.cat(parts)
-    return nats, -nats / (num_elements(model.event_shape) * math.log(2))
+    return nats, -nats / (torch.cat(dims) * math.log(2))

@@ -8,11 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowerbound._shapes import num_elements
 from lowerbound.data import Split
 from lowerbound.engine import Engine
 from lowerbound.errors import DivergedError
-from lowerbound.evaluation.base import LogLikelihood, blocks, context_of, shared, standard_error
+from lowerbound.evaluation.base import (
+    LogLikelihood,
+    blocks,
+    context_of,
+    mean_dims,
+    shared,
+    standard_error,
+)
 from lowerbound.evaluation.judge import BATCH
 from lowerbound.evaluation.likelihood import log_likelihood, sampled_log_likelihood
 from lowerbound.evaluation.prior import has_prior, prior_monte_carlo
@@ -83,7 +89,7 @@ def nats(
         result["prior_monte_carlo"] = _summary(estimate, num_samples)
     if num_samples > 1:  # of one sample each, the difference is noise around zero
         result["gap"] = result["log_likelihood"]["value"] - bound
-    result["bits_per_dim"] = -bound / (num_elements(model.event_shape) * math.log(2))
+    result["bits_per_dim"] = -bound / (mean_dims(model, data) * math.log(2))
     return result
 
 

@@ -167,7 +167,7 @@ class CVAE(VAE):
             return super().notes()
         note = (
             "The nats are of the part of x that is not observed, given the part that is; bits/dim "
-            "divide them by all dimensions of x."
+            "divide them by the number of dimensions that are not observed."
         )
         return [*super().notes(), note]
 

@@ -2,7 +2,8 @@
 
 Every function takes CPU tensors and returns a `matplotlib.figure.Figure` that belongs to nobody:
 no pyplot, no global state, no window. Images are shown as the numbers they are, x / (levels − 1)
-clipped to [0, 1] and never wrapped; vectors become small multiples, one panel per column.
+clipped to [0, 1] and never wrapped, volumes as their middle slices; sequences are lines, a small
+frame for each; vectors become small multiples, one panel per column.
 
 The training figure shows the bound in nats and its two halves, −bound = distortion + rate, where
 the distortion is −E_q log p(x|z) and the rate is what the latents cost.
@@ -18,8 +19,9 @@ from lowerbound.plots.examples import (
     reconstructions_figure,
     samples_figure,
 )
-from lowerbound.plots.images import MAX_IMAGES, displayable, image_grid
+from lowerbound.plots.images import MAX_IMAGES, displayable, image_grid, is_image
 from lowerbound.plots.latents import latents_figure
+from lowerbound.plots.sequences import is_sequence
 from lowerbound.plots.style import save_figure
 from lowerbound.plots.training import has_curve, training_figure
 
@@ -34,6 +36,8 @@ __all__ = [
     "has_decomposition",
     "image_grid",
     "interpolations_figure",
+    "is_image",
+    "is_sequence",
     "latents_figure",
     "plane_figure",
     "reconstructions_figure",

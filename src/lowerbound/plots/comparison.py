@@ -13,7 +13,8 @@ from torch import Tensor
 from lowerbound.distributions.support import Support
 from lowerbound.errors import refuse
 from lowerbound.plots.columns import as_rows
-from lowerbound.plots.images import image_grid, image_panels, is_image, shared_grey
+from lowerbound.plots.images import image_grid, image_panels, is_image, shared_grey, shown_part
+from lowerbound.plots.sequences import is_sequence, sequence_figure
 from lowerbound.plots.style import GREY, MAX_POINTS, MODEL, dress, scatter_points, titled_figure
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["comparison_figure"]
 
 TITLE = "The same examples, encoded and decoded"
+PANEL = "What is decoded from the mean of each example's latents"
 MAX_EXAMPLES = 12  # images side by side
+MAX_SEQUENCES = 6
 PIXELS_PER_CHARACTER = 10  # of a row's title
 
 
@@ -31,11 +34,12 @@ def comparison_figure(
 ) -> Figure:
     """Examples, and under them what is left of each in every model, a row per model.
 
-    Vectors become a panel per model, every column of every example a point: the example against
-    its reconstruction, both in standard deviations of the column over the examples.
+    Reconstructed sequences are drawn over their examples. Vectors become a panel per model, every
+    column of every example a point: the example against its reconstruction, both in standard
+    deviations of the column over the examples.
 
     Args:
-        x: Examples (N, *event); of images the first 12 are shown.
+        x: Examples (N, *event); of images the first 12 are shown, of sequences the first 6.
         reconstructions: A title and the decoded means (N, *event) of each model.
         support: Of the data.
 
@@ -48,6 +52,8 @@ def comparison_figure(
         if means.shape != x.shape:
             required = f"of the examples' shape {tuple(x.shape)}"
             raise refuse(title, required, tuple(means.shape))
+    if is_sequence(x.shape[1:]):
+        return _lines(x[:MAX_SEQUENCES], reconstructions)
     if not is_image(x.shape[1:]):
         return _points(x, reconstructions)
     rows = [("examples", x), *reconstructions]
@@ -56,10 +62,20 @@ def comparison_figure(
     grey = torch.cat([shared_grey(t, support, shown[0]) for t in shown])
     grid = image_grid(grey, columns)
     longest = max(len(line) for title, _ in rows for line in title.splitlines())
-    panels = {"What is decoded from the mean of each example's latents": grid}
-    figure, (ax,) = image_panels(TITLE, panels, left=40 + PIXELS_PER_CHARACTER * longest)
+    title, left = TITLE + shown_part(x.shape[1:]), 40 + PIXELS_PER_CHARACTER * longest
+    figure, (ax,) = image_panels(title, {PANEL: grid}, left=left)
     height = (len(grid) + 2) / len(rows)  # 2: the gap below a row
     ax.set_yticks(height * (np.arange(len(rows)) + 0.5) - 1.5, [title for title, _ in rows])
+    return figure
+
+
+def _lines(x: Tensor, reconstructions: Sequence[tuple[str, Tensor]]) -> Figure:
+    """A row of sequences per model, each over its example."""
+    means = torch.cat([means[: len(x)] for _, means in reconstructions])
+    layers = {"example": x.repeat(len(reconstructions), 1, 1), "reconstruction": means}
+    figure, ax = sequence_figure(TITLE, PANEL, layers, len(x), x)
+    rows = len(reconstructions)
+    ax.set_yticks(rows - np.arange(rows) - 0.5, [title for title, _ in reconstructions])
     return figure
 
 

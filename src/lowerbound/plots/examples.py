@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lowerbound.distributions.support import Real, Support
+from lowerbound.distributions.support import Binary, Real, Support
 from lowerbound.plots.columns import (
     as_rows,
     column_reconstructions,
@@ -22,12 +22,15 @@ from lowerbound.plots.columns import (
 )
 from lowerbound.plots.images import (
     MAX_IMAGES,
+    displayable,
     image_grid,
     image_panels,
     is_image,
     shared_grey,
+    shown_part,
     tag_cells,
 )
+from lowerbound.plots.sequences import is_sequence, sequence_figure
 from lowerbound.plots.style import HUES, INK, dress_bar, true_minus
 
 if TYPE_CHECKING:
@@ -57,14 +60,17 @@ def samples_figure(
     columns: int | None = None,
     given: str = "",
 ) -> Figure:
-    """What the model draws: images in a grid, two real columns as points, others as histograms.
+    """What the model draws: images in a grid, sequences as lines, vectors column by column.
+
+    Two real columns are points, others histograms.
 
     Args:
-        draws: Draws from p(x), (N, *event); of images the first 100 are shown.
-        means: Means of p(x|z) for z from the prior, (N, *event), shown for images only.
+        draws: Draws from p(x), (N, *event); of images and sequences the first 100 are shown.
+        means: Means of p(x|z) for z from the prior, (N, *event), shown for those only.
         support: Of the data.
-        event_shape: Shape of one example; three axes of which the first is 1 … 4 are an image.
-        train: Training data (M, *event) to compare with; it also fixes the grey of real images.
+        event_shape: Shape of one example: two axes are a sequence, three an image, four a volume.
+        train: Training data (M, *event) to compare with; it also fixes the grey of real images
+            and the scale of sequences.
         column_names: One name per column of a table; x₁, x₂, … unless given.
         labels: Class of each draw (N,), or its name, written into the corner of its image.
         are_means: ``draws`` are means of p(x|z) themselves, and are called so.
@@ -72,25 +78,35 @@ def samples_figure(
         given: What each draw was given, ``"class"`` or the like.
     """
     title = "What the model draws"
-    of_means = f"Means of p(x|z, {given})" if given else "Means of p(x|z)"
-    of_means += ", z from the prior"
-    drawn = of_means if are_means else f"Draws from p(x|{given})" if given else "Draws from p(x)"
-    if not is_image(event_shape):
-        data = None if train is None else as_rows(train)
-        draw = scatter_pair if isinstance(support, Real) and draws[0].numel() == 2 else histograms
-        return draw(title, data, {drawn: as_rows(draws)}, support, column_names)
+    of_draws, of_means = _names_of(given)
+    drawn = of_means if are_means else of_draws
     reference = draws if train is None else train
     panels = {drawn: draws} if are_means else {drawn: draws, of_means: means}
     shown = {name: x[:MAX_IMAGES] for name, x in panels.items() if x is not None}
     columns = columns or math.ceil(math.sqrt(len(draws[:MAX_IMAGES])))
+    tags = [str(tag) for tag in (labels.tolist() if isinstance(labels, Tensor) else labels or ())]
+    if is_sequence(event_shape):
+        panel = drawn if len(shown) == 1 else "Draws, and over them the means at the same latents"
+        title += f" (the first {MAX_IMAGES} of {len(draws)})" if len(draws) > MAX_IMAGES else ""
+        return sequence_figure(title, panel, shown, columns, reference, tags=tags)[0]
+    if not is_image(event_shape):
+        data = None if train is None else as_rows(train)
+        draw = scatter_pair if isinstance(support, Real) and draws[0].numel() == 2 else histograms
+        return draw(title, data, {drawn: as_rows(draws)}, support, column_names)
     grids = {
         name: image_grid(shared_grey(x, support, reference), columns) for name, x in shown.items()
     }
-    figure, axes = image_panels(title, grids)
-    for ax in axes if labels is not None else []:
-        tags = labels.tolist() if isinstance(labels, Tensor) else labels or ()
-        tag_cells(ax, [str(tag) for tag in tags], columns)
+    figure, axes = image_panels(title + shown_part(event_shape), grids)
+    for ax in axes if tags else []:
+        tag_cells(ax, tags, columns)
     return figure
+
+
+def _names_of(given: str) -> tuple[str, str]:
+    """What draws, and means beside them, are called."""
+    if given:
+        return f"Draws from p(x|{given})", f"Means of p(x|z, {given}), z from the prior"
+    return "Draws from p(x)", "Means of p(x|z), z from the prior"
 
 
 def reconstructions_figure(
@@ -103,13 +119,18 @@ def reconstructions_figure(
     """Examples beside what is left of them after encoding and decoding.
 
     Args:
-        x: Examples (N, *event); of images the first 40 are shown, ten to a row.
+        x: Examples (N, *event); of images the first 40 are shown, ten to a row, and of sequences
+            five to a row.
         means: Means of p(x|z) at the means of q(z|x), (N, *event).
         support: Of the data.
         column_names: One name per column of a table; x₁, x₂, … unless given.
         label: The class that all were decoded as, in place of their own.
     """
     title = "Examples and their reconstructions" + (f" as class {label}" if label else "")
+    panel = "Means of p(x|z), z the mean of q(z|x)"
+    if is_sequence(x.shape[1:]):
+        layers = {"example": x[:40], f"as {label}" if label else "reconstruction": means[:40]}
+        return sequence_figure(title, panel, layers, min(len(x), 5), x)[0]
     if not is_image(x.shape[1:]):
         return column_reconstructions(title, as_rows(x), as_rows(means), column_names)
     columns = min(len(x), 10)
@@ -120,8 +141,8 @@ def reconstructions_figure(
     below[-1] = 0
     white = [((0, pad), (0, 0), (0, 0)) for pad in below]
     stack = [np.pad(row, pad, constant_values=255) for row, pad in zip(rows, white, strict=True)]
-    panels = {"Means of p(x|z), z the mean of q(z|x)": np.concatenate(stack)}
-    figure, (ax,) = image_panels(title, panels, left=150)
+    title += shown_part(x.shape[1:])
+    figure, (ax,) = image_panels(title, {panel: np.concatenate(stack)}, left=150)
     tops = np.cumsum([0, *(len(row) for row in stack)])[:-1]
     ax.set_yticks(
         tops + height / 2,
@@ -133,21 +154,31 @@ def reconstructions_figure(
 def completions_figure(
     x: Tensor, context: Tensor, completions: Tensor, support: Support
 ) -> Figure:
-    """Images, what is observed of them on grey, and several ways to complete each.
+    """Examples, what is observed of them, and several ways to complete each.
+
+    What is not observed of an image is grey; what is observed of a sequence is shaded.
 
     Args:
-        x: Images (N, C, H, W), of which the first 20 are shown, a column each.
-        context: What is observed of each, and its mask, (N, 2, C, H, W).
-        completions: Means of p(x|z) given that, z from the prior, (K, N, C, H, W).
+        x: Images, volumes or sequences (N, *event), of which the first 20 are shown; images and
+            volumes have a column each.
+        context: What is observed of each, and its mask, (N, 2, *event); where channels differ,
+            the first one's mask is shown.
+        completions: Means of p(x|z) given that, z from the prior, (K, N, *event).
         support: Of the data.
     """
+    title = "What is observed, and its completions"
+    panel = "Means of p(x|z) given what is observed, z from the prior"
     shown = slice(0, 20)
     x, mask = x[shown], context[shown, 1, :1].float()
+    if is_sequence(x.shape[1:]):
+        layers = {"example": x, "completions": completions[:, shown]}
+        return sequence_figure(title, panel, layers, min(len(x), 5), x, shaded=mask[:, 0])[0]
     images = [shared_grey(part[shown], support, x) for part in (x, x, *completions)]
-    images[1] = images[1] * mask + UNSEEN * (1 - mask)
+    seen = displayable(mask, Binary())
+    images[1] = images[1] * seen + UNSEEN * (1 - seen)
     grid = image_grid(torch.cat(images), len(x))
-    panels = {"Means of p(x|z) given what is observed, z from the prior": grid}
-    figure, (ax,) = image_panels("What is observed, and its completions", panels, left=150)
+    title += shown_part(x.shape[1:])
+    figure, (ax,) = image_panels(title, {panel: grid}, left=150)
     height = (len(grid) + 2) / len(images)  # 2: the gap below a row
     names = ["example", "observed", *(f"completion {k + 1}" for k in range(len(completions)))]
     ax.set_yticks(height * (np.arange(len(images)) + 0.5) - 1.5, names)
@@ -164,11 +195,18 @@ def interpolations_figure(
         support: Of the data.
         column_names: One name per column of a table; x₁, x₂, … unless given.
     """
-    walks, steps = frames.shape[:2]
+    (walks, steps), event_shape = frames.shape[:2], frames.shape[2:]
     title, position = "From one example to another", "fraction of the way in latent space"
-    if is_image(frames.shape[2:]):
+    panel = "Means of p(x|z) on the way"
+    if is_sequence(event_shape):
+        figure, ax = sequence_figure(title, panel, {panel: frames.flatten(0, 1)}, steps, frames)
+        ax.set_xticks([0.5, steps - 0.5], ["0", "1"])
+        ax.set_xlabel(position, fontsize=9, color=INK)
+        return figure
+    if is_image(event_shape):
         grid = image_grid(shared_grey(frames.flatten(0, 1), support, frames), steps)
-        figure, (ax,) = image_panels(title, {"Means of p(x|z) on the way": grid}, bottom=76)
+        title += shown_part(event_shape)
+        figure, (ax,) = image_panels(title, {panel: grid}, bottom=76)
         cell = grid.shape[1] / steps
         ax.set_xticks([cell / 2, grid.shape[1] - cell / 2], ["0", "1"])
         ax.set_xlabel(position, fontsize=9, color=INK)
@@ -198,10 +236,15 @@ def plane_figure(
     """
     size = len(quantiles)
     title = "The latent plane, decoded" + (f" as class {label}" if label else "")
-    if is_image(decoded.shape[2:]):
-        grid = image_grid(shared_grey(decoded.flatten(0, 1), support, decoded), size, gap=1)
-        panels = {"Means of p(x|z) at even quantiles of the prior": grid}
-        figure, axes = image_panels(title, panels, left=100, bottom=76)
+    panel = "Means of p(x|z) at even quantiles of the prior"
+    event_shape, cells = decoded.shape[2:], decoded.flatten(0, 1)
+    if is_sequence(event_shape):
+        figure, ax = sequence_figure(title, panel, {panel: cells}, size, decoded)
+        axes = [ax]
+    elif is_image(event_shape):
+        grid = image_grid(shared_grey(cells, support, decoded), size, gap=1)
+        title += shown_part(event_shape)
+        figure, axes = image_panels(title, {panel: grid}, left=100, bottom=76)
     else:
         table = decoded.flatten(2).detach().double().numpy()
         names = [f"Mean of {name}" for name in names_of_columns((), table.shape[2])]

@@ -1,4 +1,7 @@
-"""Images as pixels: scaled for the eye, laid out in grids, placed in figures to the pixel."""
+"""Images as pixels: scaled for the eye, laid out in grids, placed in figures to the pixel.
+
+A volume is shown as an image: its middle slice across the first of its sides.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ __all__ = [
     "image_panels",
     "is_image",
     "shared_grey",
+    "shown_part",
     "tag_cells",
 ]
 
@@ -41,22 +45,24 @@ def displayable(
     """Scale images to [0, 1] for the eye; values outside are clipped, never wrapped.
 
     Args:
-        x: Images or means of p(x|z), (N, C, H, W) with C from 1 to 4, in the data's own values.
+        x: Images or means of p(x|z), (N, C, H, W), or volumes (N, C, D, H, W), in the data's own
+            values.
         support: `Binary` is taken as is, `Discrete` is divided by levels − 1, `Real`
             and `Counts` are scaled.
         low: Value of a real image that becomes 0; the smallest of ``x`` unless given.
         high: Value of a real image that becomes 1; the largest of ``x`` unless given.
 
     Returns:
-        (N, 1 or 3, H, W) float in [0, 1]: of two channels the first, of four the first three.
+        (N, 1 or 3, H, W) float in [0, 1]: of three or four channels the first three, else the
+        first; of a volume the middle slice, number D // 2.
 
     >>> import torch
     >>> displayable(torch.full((1, 1, 1, 1), 300, dtype=torch.int16), Discrete(256)).item()
     1.0
     """
-    if x.ndim != 4 or not 1 <= x.shape[1] <= 4:
-        raise refuse("x", "images (N, C, H, W) with C from 1 to 4", shown_shape(x.shape))
-    x = x[:, : 3 if x.shape[1] >= 3 else 1].detach().float()
+    if not is_image(x.shape[1:]):
+        raise refuse("x", "images (N, C, H, W) or volumes (N, C, D, H, W)", shown_shape(x.shape))
+    x = _middle_slices(x)[:, : _num_shown(x.shape[1])].detach().float()
     if isinstance(support, Discrete):
         x = x / (support.levels - 1)
     elif isinstance(support, Real | Counts) and x.numel():
@@ -97,8 +103,33 @@ def image_grid(images: Tensor, columns: int, *, gap: int = 2) -> Pixels:
 
 
 def is_image(event_shape: Sequence[int]) -> bool:
-    """Whether examples of this shape are shown as images: (1 … 4, H, W)."""
-    return len(event_shape) == 3 and 1 <= event_shape[0] <= 4
+    """Whether examples of this shape are shown as images: (C, H, W), and volumes (C, D, H, W)."""
+    return len(event_shape) in (3, 4)
+
+
+def shown_part(event_shape: Sequence[int]) -> str:
+    """What is to be seen of an example, for the end of a title; nothing where all of it is.
+
+    >>> shown_part((3, 8, 8)), shown_part((1, 7, 8, 8)), shown_part((5, 8, 8))
+    ('', ' (middle slice, 4 of 7)', ' (channel 1 of 5)')
+    """
+    channels, *sides = event_shape
+    parts = []
+    if len(sides) == 3:
+        parts.append(f"middle slice, {sides[0] // 2 + 1} of {sides[0]}")
+    if channels == 2 or channels > 4:
+        parts.append(f"channel 1 of {channels}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _middle_slices(x: Tensor) -> Tensor:
+    """Volumes (N, C, D, H, W) as images (N, C, H, W); images as they are."""
+    return x[:, :, x.shape[2] // 2] if x.ndim == 5 else x
+
+
+def _num_shown(channels: int) -> int:
+    """Three channels are a colour, with or without a fourth; of others the first is a grey."""
+    return 3 if channels in (3, 4) else 1
 
 
 def shared_grey(x: Tensor, support: Support, reference: Tensor) -> Tensor:
@@ -120,7 +151,7 @@ def image_panels(
         scale = min(enlarged, 1000 / width, 1600 / height)
         sizes.append((round(width * scale), round(height * scale)))
     top, between = 106, 48
-    total_width = max(left + sum(w + between for w, _ in sizes), 640)
+    total_width = max(left + sum(w + between for w, _ in sizes), 640, 36 + 15 * len(title))
     total_height = top + max(h for _, h in sizes) + bottom
     figure = titled_figure(title, total_width / DPI, total_height / DPI, top=0.15)
     for (name, grid), (width, height) in zip(panels.items(), sizes, strict=True):

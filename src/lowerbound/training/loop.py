@@ -16,12 +16,12 @@ from typing import Any
 from torch import Tensor
 
 from lowerbound._random import generator_for
-from lowerbound._shapes import num_elements
 from lowerbound.config import TrainingConfig
 from lowerbound.data import Source
 from lowerbound.engine import Engine, make_engine
 from lowerbound.errors import DivergedError, Interrupted
 from lowerbound.evaluation import Judge
+from lowerbound.evaluation.base import mean_dims
 from lowerbound.launch import heartbeat
 from lowerbound.models import Model, concatenate_noise
 from lowerbound.training.batches import Batches, blocks_of
@@ -138,7 +138,7 @@ def fit_model(
         num_samples=config.samples if step_module.importance else 1,
         importance=step_module.importance,
     )
-    meter = Meter(engine, batch_size, num_elements(model.event_shape), model.is_likelihood)
+    meter = Meter(engine, batch_size, mean_dims(model, judge.split), model.is_likelihood)
     history = History(log.rows)
     started = time.perf_counter() - position.seconds
     saved_at = time.perf_counter()

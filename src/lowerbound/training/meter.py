@@ -22,12 +22,12 @@ class Meter:
     Args:
         engine: over whose processes the means are taken.
         batch_size: examples of a global batch.
-        num_dims: dimensions of an example.
+        num_dims: mean number of dimensions of an example that the bound is of.
         is_likelihood: whether the loss is a bound in nats.
     """
 
     def __init__(
-        self, engine: Engine, batch_size: int, num_dims: int, is_likelihood: bool
+        self, engine: Engine, batch_size: int, num_dims: float, is_likelihood: bool
     ) -> None:
         self.engine, self.batch_size, self.num_dims = engine, batch_size, num_dims
         self.is_likelihood = is_likelihood
