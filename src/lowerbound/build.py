@@ -72,6 +72,19 @@ MODELS: dict[str, Entry] = {
         "Generative Models, 2015",
         conditional=True,
     ),
+    "hvae": Entry(
+        "lowerbound.models.hierarchical:HierarchicalVAE",
+        "HierarchicalVAEOptions",
+        "Hierarchical VAE: layers of latents, encoded bottom-up, generated top-down.",
+        "Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016",
+    ),
+    "ladder": Entry(
+        "lowerbound.models.ladder:LadderVAE",
+        "LadderOptions",
+        "Ladder VAE: levels of latents on a residual path that posterior and prior share.",
+        "Vahdat and Kautz, NVAE: A Deep Hierarchical Variational Autoencoder, 2020; Child, Very "
+        "Deep VAEs, 2021",
+    ),
     "ppca": Entry(
         "lowerbound.models.classical:ProbabilisticPCA",
         "PPCAOptions",

@@ -14,6 +14,9 @@ from lowerbound.models.classical import (
 )
 from lowerbound.models.coder import Coder, Point
 from lowerbound.models.conditional import CVAE, CVAEOptions
+from lowerbound.models.hierarchical import HierarchicalVAE, HierarchicalVAEOptions
+from lowerbound.models.hierarchy import Hierarchy, JointPosterior
+from lowerbound.models.ladder import LadderOptions, LadderVAE
 from lowerbound.models.priors import ConditionalNormal, Prior, StandardNormal
 from lowerbound.models.vae import VAE, VAEOptions
 

@@ -12,7 +12,7 @@ from lowerbound._shapes import num_elements, shown_shape
 from lowerbound.errors import refuse
 from lowerbound.nn import ConvDecoder, ConvEncoder, HybridDecoder, Joined, Mlp
 
-__all__ = ["Network", "check_network", "make_encoder", "make_networks"]
+__all__ = ["Network", "check_network", "fitting_network", "make_encoder", "make_networks"]
 
 Network = Literal["auto", "mlp", "hybrid", "conv"]
 LARGEST_FOR_MLP = 1024
@@ -46,7 +46,7 @@ def make_networks(
     Raises:
         InputError: a network for images and data that are none.
     """
-    kind = _fitting(event_shape) if network == "auto" else network
+    kind = fitting_network(event_shape) if network == "auto" else network
     sizes = {"width": _width(kind, width), "depth": depth}
     shape, is_flat = tuple(event_shape), kind != "conv"
     if num_context:
@@ -74,7 +74,7 @@ def make_encoder(
         InputError: a network for images and data that are none.
     """
     like = shape if like is None else like
-    kind = _fitting(like) if network == "auto" else network
+    kind = fitting_network(like) if network == "auto" else network
     if kind != "mlp" and len(like) != 3:
         raise refuse("network", f"mlp for data of shape {shown_shape(like)}", kind)
     build = ConvEncoder if kind == "conv" else Mlp
@@ -104,7 +104,7 @@ def _width(kind: Network, width: int | None) -> int:
     return width or (32 if kind == "conv" else 512)
 
 
-def _fitting(event_shape: Sequence[int]) -> Literal["mlp", "hybrid", "conv"]:
+def fitting_network(event_shape: Sequence[int]) -> Literal["mlp", "hybrid", "conv"]:
     """Small images have few places; larger ones have too many for a dense layer."""
     if len(event_shape) != 3:
         return "mlp"

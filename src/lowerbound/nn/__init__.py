@@ -9,16 +9,20 @@ from lowerbound.nn.embedding import (
     VectorEmbedding,
 )
 from lowerbound.nn.hybrid import HybridDecoder
+from lowerbound.nn.ladder import ConvLadder, Ladder, MlpLadder
 from lowerbound.nn.mlp import Mlp
 
 __all__ = [
     "ClassEmbedding",
     "ConvDecoder",
     "ConvEncoder",
+    "ConvLadder",
     "Embedding",
     "HybridDecoder",
     "Joined",
+    "Ladder",
     "MaskEmbedding",
     "Mlp",
+    "MlpLadder",
     "VectorEmbedding",
 ]
