@@ -29,11 +29,21 @@ SMALL = {
 }
 
 
+VARIANTS = {
+    "ladder-conv": (
+        "ladder",
+        {"levels": 3, "latent_dim": 2, "width": 8, "network": "conv"},
+    ),
+}
+"""Other networks of a model, which promise the same."""
+
+
 def small(name: str, source_or_shape, **options):
     """A small model of a kind; a new kind is tested by being registered."""
+    name, own = VARIANTS.get(name, (name, SMALL.get(name, {})))
     if model_entry(name).conditional and not isinstance(source_or_shape, Source):
         options.setdefault("context", Classes(4))
-    return create_model(name, source_or_shape, **{**SMALL.get(name, {}), **options})
+    return create_model(name, source_or_shape, **{**own, **options})
 
 
 def context_for(model, num: int) -> torch.Tensor | None:
@@ -41,7 +51,7 @@ def context_for(model, num: int) -> torch.Tensor | None:
     return None if model.context is None else torch.arange(num) % model.context.num_classes
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=[*MODELS, *VARIANTS])
 def trained(request, digits):
     """Every model, trained a little on digits."""
     model = small(request.param, digits)

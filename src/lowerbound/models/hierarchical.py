@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -25,7 +26,8 @@ from lowerbound._shapes import num_elements
 from lowerbound.distributions import DiagonalGaussian, Likelihood, Support, kl_gaussian
 from lowerbound.errors import refuse
 from lowerbound.models.heads import HeadOptions, make_head
-from lowerbound.models.hierarchy import Hierarchy, Level, Take, gaussian, parameters
+from lowerbound.models.hierarchy import Hierarchy
+from lowerbound.models.levels import Level, Take, gaussian, parameters
 from lowerbound.models.networks import Network, check_network, make_networks
 from lowerbound.nn import Mlp
 
@@ -99,7 +101,7 @@ class HierarchicalVAE(Hierarchy):
         inner: Any = {"width": 512, "depth": options.depth}
         if options.network != "conv" and options.width:
             inner["width"] = options.width
-        pairs = list(zip(dims[:-1], dims[1:], strict=True))
+        pairs = list(pairwise(dims))
         encoders = [Mlp((low,), 2 * high, **inner) for low, high in pairs]
         priors = [Mlp((high,), 2 * low, **inner) for low, high in pairs]
         for network in priors:  # training begins with N(0, I) at every layer

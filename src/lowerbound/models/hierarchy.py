@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lowerbound._random import permutation
 from lowerbound._shapes import sum_event
@@ -34,32 +35,12 @@ from lowerbound.distributions import (
     GaussianLikelihood,
     Likelihood,
 )
-from lowerbound.errors import refuse
 from lowerbound.models.base import Draw, Model
-from lowerbound.models.priors import MAX_LOG_SCALE, MIN_LOG_SCALE, StandardNormal
+from lowerbound.models.levels import Level, Take, drawn, in_units_of, taken, total_log_q
+from lowerbound.models.priors import StandardNormal
 from lowerbound.objectives import Bound, Noise
 
-__all__ = ["Hierarchy", "JointPosterior", "Level", "Take", "gaussian", "parameters"]
-
-Take = Callable[[int, DiagonalGaussian], Tensor]
-"""(level, q) -> the latents of that level, (N, *shape): drawn from q, given, or its mean."""
-
-
-@dataclass(frozen=True)
-class Level:
-    """One level of a way through the hierarchy.
-
-    Args:
-        q: posterior of z given what it depends on, (N, *shape).
-        p: prior of z given what it depends on, (N, *shape).
-        z: where the way goes, (N, *shape).
-        rate: KL(q ‖ p) per group, or its estimate at z, (N, groups), nats.
-    """
-
-    q: DiagonalGaussian
-    p: DiagonalGaussian
-    z: Tensor
-    rate: Tensor
+__all__ = ["Hierarchy", "JointPosterior"]
 
 
 class Hierarchy(Model):
@@ -102,8 +83,8 @@ class Hierarchy(Model):
 
     def spans(self) -> list[slice]:
         """Where levels 1 … L stand in the joint latent vector."""
-        ends = torch.tensor([0, *self.sizes]).cumsum(0).tolist()
-        return [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        ends = accumulate(self.sizes, initial=0)
+        return [slice(a, b) for a, b in pairwise(ends)]
 
     # --- randomness -------------------------------------------------------------------------
 
@@ -111,9 +92,9 @@ class Hierarchy(Model):
         self, batch_size: int, num_samples: int = 1, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Standard normal ``z_1`` … ``z_L``, each (num_samples, batch_size, *shape)."""
-        place = {"device": self.calibrated.device, "dtype": self.likelihood.shift.dtype}
+        place: Any = {"device": self.calibrated.device, "dtype": self.likelihood.shift.dtype}
         return {
-            name: torch.empty(num_samples, batch_size, *shape, **place).normal_(  # type: ignore[arg-type]
+            name: torch.empty(num_samples, batch_size, *shape, **place).normal_(
                 generator=generator
             )
             for name, shape in zip(self.names, self.shapes, strict=True)
@@ -134,7 +115,7 @@ class Hierarchy(Model):
         noise = self._given(x, num_samples, noise, generator)
         x, num = self.likelihood.floating(x), len(noise["z_1"])
         # Inference: one way down all levels for each sample.
-        levels, raw = self._infer(self.likelihood.standardized(x), num, _drawn(noise))
+        levels, raw = self._infer(self.likelihood.standardized(x), num, drawn(noise))
         # Rates: per level and group, the mean over the ways.
         details = {
             f"kl_{i}": level.rate.unflatten(0, (num, len(x))).mean(0)
@@ -163,7 +144,7 @@ class Hierarchy(Model):
         """See `Model.draw`; the latents are ``z_1`` … ``z_L``, each (K, B, *shape)."""
         noise = self._given(x, num_samples, noise, None)
         x, num = self.likelihood.floating(x), len(noise["z_1"])
-        levels, raw = self._infer(self.likelihood.standardized(x), num, _drawn(noise))
+        levels, raw = self._infer(self.likelihood.standardized(x), num, drawn(noise))
         log_likelihood = self._log_likelihood(x, raw)
         shape = log_likelihood.shape
         latents = {
@@ -175,7 +156,7 @@ class Hierarchy(Model):
             fixed = {name: p.detach() for name, p in self.named_parameters()}
             log_q = torch.func.functional_call(self, fixed, (x, latents))
         else:
-            log_q = _log_q(levels).unflatten(0, shape)
+            log_q = total_log_q(levels).unflatten(0, shape)
         log_weight = log_likelihood + log_p.unflatten(0, shape) - log_q
         return Draw(log_weight, latents, log_likelihood)
 
@@ -183,8 +164,8 @@ class Hierarchy(Model):
         """Log q(z|x) of examples (B, *event) at latents, each (K, B, *shape): (K, B), nats."""
         shape = latents["z_1"].shape[:2]
         x = self.likelihood.standardized(x)
-        levels, _ = self._infer(x, shape[0], _taken(latents))
-        return _log_q(levels).unflatten(0, shape)
+        levels, _ = self._infer(x, shape[0], taken(latents))
+        return total_log_q(levels).unflatten(0, shape)
 
     def log_joint(
         self, x: Tensor, latents: Mapping[str, Tensor], context: Tensor | None = None
@@ -196,7 +177,7 @@ class Hierarchy(Model):
             raw = self._generate(len(joint), self._from_joint(joint))[1]
             return self._log_likelihood(x, raw) + self.prior.log_prob(latents["z"])
         shape = latents["z_1"].shape[:2]
-        take = _taken(latents)
+        take = taken(latents)
         priors, raw = self._generate(shape.numel(), take)
         log_p = torch.stack([p.log_prob(take(i, p)) for i, p in enumerate(priors, 1)]).sum(0)
         return self._log_likelihood(x, raw) + log_p.unflatten(0, shape)
@@ -214,16 +195,16 @@ class Hierarchy(Model):
     def joined(self, latents: Mapping[str, Tensor]) -> Tensor:
         """The joint vectors (K, B, d) of latents ``z_1`` … ``z_L``, each (K, B, *shape)."""
         shape = latents["z_1"].shape[:2]
-        take = _taken(latents)
+        take = taken(latents)
         priors, _ = self._generate(shape.numel(), take)
-        parts = [_in_units_of(p, take(i, p)).flatten(1) for i, p in enumerate(priors, 1)]
+        parts = [in_units_of(p, take(i, p)).flatten(1) for i, p in enumerate(priors, 1)]
         return torch.cat(parts, 1).unflatten(0, shape)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> JointPosterior:
         """q(u|x) over joint vectors (B, d); its mean has every level at its posterior mean."""
         x = self.likelihood.standardized(x)
         levels, _ = self._infer(x, 1, lambda _, q: q.loc)
-        means = [_in_units_of(level.p, level.z).flatten(1) for level in levels]
+        means = [in_units_of(level.p, level.z).flatten(1) for level in levels]
         scales = [(level.q.log_scale - level.p.log_scale).flatten(1) for level in levels]
         return JointPosterior(self, x, torch.cat(means, 1), torch.cat(scales, 1))
 
@@ -259,7 +240,7 @@ class Hierarchy(Model):
         total, count = 0.0, 0
         for rows in permutation(len(source.train), "settle")[:10_000].split(500):
             x = likelihood.floating(source.train[rows][0].to(self.calibrated.device))
-            take = _drawn(self.judging_noise(rows.tolist()))
+            take = drawn(self.judging_noise(rows.tolist()))
             loc = likelihood(self._infer(likelihood.standardized(x), 1, take)[1]).mean
             total += float((x - loc).square().double().sum())
             count += x.numel()
@@ -315,41 +296,5 @@ class JointPosterior(Distribution):
         """One draw (B, d): down all levels, each given those that were drawn."""
         with torch.no_grad():
             noise = self.model.noise(len(self.x), 1, generator)
-            levels, _ = self.model._infer(self.x, 1, _drawn(noise))
-            return torch.cat([_in_units_of(lv.p, lv.z).flatten(1) for lv in levels], 1)
-
-
-def parameters(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """Two numbers per latent, (N, 2 · channels, …), as (N, channels, …) each, in full precision.
-
-    Raises:
-        InputError: an odd number of channels.
-    """
-    if raw.shape[1] % 2:
-        raise refuse("network", "one with two outputs per latent", raw.shape[1])
-    first, second = (raw if raw.dtype == torch.float64 else raw.float()).chunk(2, dim=1)
-    return first, second
-
-
-def gaussian(loc: Tensor, log_scale: Tensor) -> DiagonalGaussian:
-    """N(loc, exp 2 log_scale) over all axes but the first, its scale clamped as elsewhere."""
-    clamped = F.hardtanh(log_scale, MIN_LOG_SCALE, MAX_LOG_SCALE)
-    return DiagonalGaussian(loc, clamped, loc.ndim - 1)
-
-
-def _log_q(levels: Sequence[Level]) -> Tensor:
-    return torch.stack([level.q.log_prob(level.z) for level in levels]).sum(0)
-
-
-def _in_units_of(p: DiagonalGaussian, z: Tensor) -> Tensor:
-    return (z - p.loc) * torch.exp(-p.log_scale)
-
-
-def _drawn(noise: Noise) -> Take:
-    """Draws by ``noise``, one tensor (M, B, *shape) per level."""
-    return lambda level, q: q.rsample(noise[f"z_{level}"].flatten(0, 1))
-
-
-def _taken(latents: Mapping[str, Tensor]) -> Take:
-    """Latents that are given, each (K, B, *shape)."""
-    return lambda level, _: latents[f"z_{level}"].flatten(0, 1)
+            levels, _ = self.model._infer(self.x, 1, drawn(noise))
+            return torch.cat([in_units_of(lv.p, lv.z).flatten(1) for lv in levels], 1)

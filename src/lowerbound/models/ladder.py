@@ -34,7 +34,8 @@ from lowerbound.distributions import (
 )
 from lowerbound.errors import refuse
 from lowerbound.models.heads import HeadOptions, make_head
-from lowerbound.models.hierarchy import Hierarchy, Level, Take, gaussian, parameters
+from lowerbound.models.hierarchy import Hierarchy
+from lowerbound.models.levels import Level, Take, gaussian, parameters
 from lowerbound.models.networks import Network, fitting_network
 from lowerbound.models.priors import MAX_LOG_SCALE, MIN_LOG_SCALE
 from lowerbound.nn import ConvLadder, Ladder, MlpLadder
@@ -52,7 +53,8 @@ class LadderOptions(HeadOptions):
     levels: int = 5
     """L, levels of latents."""
     latent_dim: int | None = None
-    """Latent dimensions of each level (16 unless said), or channels at every place of a conv (8)."""
+    """Latent dimensions of each level (16 unless said), or channels of a conv's at each place
+    (8)."""
     network: Network = "auto"
     """mlp; hybrid, an mlp that ends in a brush shared by all places; or conv, whose levels are
     spread over the sizes of the halved image. auto is hybrid for images of 16 to 32 pixels a side,

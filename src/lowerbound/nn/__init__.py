@@ -1,6 +1,7 @@
 """Networks. They map tensors to tensors and know nothing of probability."""
 
 from lowerbound.nn.conv import ConvDecoder, ConvEncoder
+from lowerbound.nn.conv_ladder import ConvLadder
 from lowerbound.nn.embedding import (
     ClassEmbedding,
     Embedding,
@@ -9,7 +10,7 @@ from lowerbound.nn.embedding import (
     VectorEmbedding,
 )
 from lowerbound.nn.hybrid import HybridDecoder
-from lowerbound.nn.ladder import ConvLadder, Ladder, MlpLadder
+from lowerbound.nn.ladder import Ladder, MlpLadder
 from lowerbound.nn.mlp import Mlp
 
 __all__ = [

@@ -5,10 +5,11 @@
 
 Rung l reads two things off h_l: the parameters of a prior, and, together with f_l, those of an
 offset from it. h is shared by both, so that what is learned of one serves the other. Branches end
-in zeros: every block starts as the identity, every prior as N(0, I) and every offset as none.
+in zeros: every block starts as the identity, every prior as N(0, I), and every offset as one that
+sees the features alone. Blocks are normalised inside; h is not, nor is what is read off it: how
+far z moves h is how sure the posterior is, and dividing it away was measured to slow learning.
 
-A ladder is made of dense layers, for arrays of any shape, or of convolutions, whose rungs are
-spread over the sizes that an image has when it is halved again and again.
+A ladder is made of dense layers, for arrays of any shape (here), or of convolutions.
 
 References:
     Sønderby et al., Ladder Variational Autoencoders, 2016.
@@ -20,20 +21,16 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowerbound._shapes import num_elements, shown_shape
-from lowerbound.errors import refuse
+from lowerbound._shapes import num_elements
 from lowerbound.nn.hybrid import HybridDecoder
 
-__all__ = ["ConvLadder", "Ladder", "MlpLadder", "image_sizes", "spread"]
-
-SMALLEST_SIDE = 7
-LARGEST_AT_FULL_SIZE = 14  # larger images begin at half their size
-Size = tuple[int, int]
+__all__ = ["Ladder", "MlpLadder", "Rung"]
 
 
 class Ladder(nn.Module):
@@ -122,14 +119,35 @@ class Rung(nn.Module):
             return nn.Linear(num_inputs, num_outputs)
 
         block = ConvBlock if is_conv else DenseBlock
-        norm = _group_norm if is_conv else nn.LayerNorm
         self.up = nn.Sequential(*(block(width) for _ in range(depth)))
         self.down = nn.Sequential(*(block(width) for _ in range(depth)))
-        self.norm, self.features_norm = norm(width), norm(width)
         self.prior = zeroed(mix(width, 2 * latent_dim))
         self.from_h, self.from_features = mix(width, width), mix(width, width)
         self.offset = zeroed(mix(width, 2 * latent_dim))
+        self.direct = mix(width, 2 * latent_dim)
         self.merge = mix(latent_dim, width)
+
+    def seen(self, f: Tensor) -> Tensor:
+        """Features (B, …) as `offset_at` needs them: to be mixed with h, and as they are."""
+        f = F.silu(f)
+        return torch.cat([self.from_features(f), self.direct(f)], 1)
+
+    def prior_at(self, h: Tensor) -> Tensor:
+        """See `Ladder.prior`."""
+        raw: Tensor = self.prior(F.silu(h))
+        return raw
+
+    def offset_at(self, h: Tensor, features: Tensor) -> Tensor:
+        """See `Ladder.offset`; h (M·B, …) has M ways for each of the features (B, …)."""
+        seen, direct = features.split([h.shape[1], features.shape[1] - h.shape[1]], 1)
+        mixed = self.from_h(F.silu(h)).unflatten(0, (-1, len(seen))) + seen
+        raw = self.offset(F.silu(mixed.flatten(0, 1))).unflatten(0, (-1, len(seen))) + direct
+        return raw.flatten(0, 1)
+
+    def below(self, h: Tensor, z: Tensor) -> Tensor:
+        """h_{l−1} at the size of this rung."""
+        h = h + self.merge(z)
+        return self.down(h)
 
 
 class MlpLadder(Ladder):
@@ -157,9 +175,8 @@ class MlpLadder(Ladder):
         super().__init__([(d,) for d in latent_dims])
         size = num_elements(event_shape)
         self.first = nn.Linear(size, width)
-        self.rungs = nn.ModuleList(Rung(width, d, depth, is_conv=False) for d in latent_dims)
+        self.rungs: Any = nn.ModuleList(Rung(width, d, depth, is_conv=False) for d in latent_dims)
         self.top = nn.Parameter(torch.zeros(1, width))
-        self.norm = nn.LayerNorm(width)
         if has_brush:
             image = (num_outputs * event_shape[0], *event_shape[1:])
             self.last: nn.Module = HybridDecoder(width, image, width=width, depth=0)
@@ -171,7 +188,7 @@ class MlpLadder(Ladder):
         f, found = self.first(x.flatten(1)), []
         for rung in self.rungs:
             f = rung.up(f)
-            found.append(rung.from_features(rung.features_norm(f)))
+            found.append(rung.seen(f))
         return found
 
     def start(self, num: int) -> Tensor:
@@ -180,162 +197,19 @@ class MlpLadder(Ladder):
 
     def prior(self, rung: int, h: Tensor) -> Tensor:
         """See `Ladder.prior`."""
-        return _prior(self.rungs[rung - 1], h)
+        return self.rungs[rung - 1].prior_at(h)
 
     def offset(self, rung: int, h: Tensor, features: Tensor) -> Tensor:
         """See `Ladder.offset`."""
-        return _offset(self.rungs[rung - 1], h, features)
+        return self.rungs[rung - 1].offset_at(h, features)
 
     def descend(self, rung: int, h: Tensor, z: Tensor) -> Tensor:
         """See `Ladder.descend`."""
-        part = self.rungs[rung - 1]
-        return part.down(h + part.merge(z))
+        return self.rungs[rung - 1].below(h, z)
 
     def output(self, h: Tensor) -> Tensor:
         """See `Ladder.output`."""
-        return self.last(F.silu(self.norm(h)))
-
-
-class ConvLadder(Ladder):
-    """A ladder of convolutions: (B, C, H, W) to (N, num_outputs · C, H, W).
-
-    Args:
-        image_shape: (C, H, W), any sides.
-        num_outputs: numbers per element of the image.
-        levels: L, spread over the sizes, more of them where the image is small.
-        latent_dim: channels of the latents at every place.
-        width: channels at the largest of the sizes; twice as many at the others.
-        depth: blocks per rung, up and down.
-        scales: how many sizes; what the image allows unless said.
-
-    Raises:
-        InputError: more levels or more sizes than the image has room for.
-    """
-
-    def __init__(
-        self,
-        image_shape: Sequence[int],
-        num_outputs: int,
-        levels: int,
-        latent_dim: int,
-        *,
-        width: int,
-        depth: int,
-        scales: int | None = None,
-    ) -> None:
-        channels, *full = image_shape
-        sizes = image_sizes((full[0], full[1]), scales, levels)
-        self.sizes = spread(sizes, levels)
-        super().__init__([(latent_dim, *size) for size in self.sizes])
-        self.full = (full[0], full[1])
-        self.is_halved = sizes[0] != self.full
-        self.widths = [width if size == sizes[0] else 2 * width for size in self.sizes]
-        self.first = nn.Conv2d(
-            channels,
-            width,
-            5 if self.is_halved else 3,
-            2 if self.is_halved else 1,
-            "same" if not self.is_halved else 2,
-        )
-        self.rungs = nn.ModuleList(Rung(w, latent_dim, depth, is_conv=True) for w in self.widths)
-        below = [width, *self.widths[:-1]]
-        before = [sizes[0], *self.sizes[:-1]]
-        self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
-        for old, w_old, new, w_new in zip(before, below, self.sizes, self.widths, strict=True):
-            steps = _halvings(old, new)
-            self.shrink.append(
-                nn.Sequential(
-                    *(
-                        nn.Conv2d(w_old if i == 0 else w_new, w_new, 3, stride=2, padding=1)
-                        for i in range(steps)
-                    )
-                )
-            )
-            self.grow.append(nn.Conv2d(w_new, w_old, 1) if steps else nn.Identity())
-        self.before = before
-        self.top = nn.Parameter(torch.zeros(1, self.widths[-1], *self.sizes[-1]))
-        self.norm = _group_norm(width)
-        self.wide = nn.Conv2d(width, 4 * width if self.is_halved else width, 3, padding=1)
-        self.last = nn.Conv2d(width, num_outputs * channels, 3, padding=1)
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """See `Ladder.features`; they are already mixed as the offsets need them."""
-        f, found = self.first(x), []
-        for rung, shrink in zip(self.rungs, self.shrink, strict=True):
-            f = rung.up(shrink(f))
-            found.append(rung.from_features(rung.features_norm(f)))
-        return found
-
-    def start(self, num: int) -> Tensor:
-        """See `Ladder.start`."""
-        return self.top.expand(num, -1, -1, -1)
-
-    def prior(self, rung: int, h: Tensor) -> Tensor:
-        """See `Ladder.prior`."""
-        return _prior(self.rungs[rung - 1], h)
-
-    def offset(self, rung: int, h: Tensor, features: Tensor) -> Tensor:
-        """See `Ladder.offset`."""
-        return _offset(self.rungs[rung - 1], h, features)
-
-    def descend(self, rung: int, h: Tensor, z: Tensor) -> Tensor:
-        """See `Ladder.descend`; h grows to the size of the rung below."""
-        part = self.rungs[rung - 1]
-        h = self.grow[rung - 1](part.down(h + part.merge(z)))
-        size = self.before[rung - 1]
-        return h if tuple(h.shape[2:]) == size else F.interpolate(h, size=size, mode="nearest")
-
-    def output(self, h: Tensor) -> Tensor:
-        """See `Ladder.output`."""
-        h = self.wide(F.silu(self.norm(h)))
-        if self.is_halved:
-            h = F.pixel_shuffle(h, 2)[..., : self.full[0], : self.full[1]]
         return self.last(F.silu(h))
-
-
-def image_sizes(full: Size, scales: int | None, levels: int) -> list[Size]:
-    """The sizes of an image that latents have, the largest first.
-
-    Images of more than fourteen pixels begin at half their sides; each size is half the one
-    before, rounded up, and the last has no side above seven, unless ``scales`` says how many.
-
-    >>> image_sizes((28, 28), None, 5), image_sizes((9, 5), None, 5)
-    ([(14, 14), (7, 7)], [(9, 5), (5, 3)])
-
-    Raises:
-        InputError: more sizes or more levels than there is room for.
-    """
-    size = full if max(full) <= LARGEST_AT_FULL_SIZE else _half(full)
-    sizes = [size]
-    while max(size) > 1:
-        size = _half(size)
-        sizes.append(size)
-    usual = 1 + sum(max(s) > SMALLEST_SIDE for s in sizes)
-    remedy = "use fewer, or larger images"
-    if scales is not None and not 1 <= scales <= min(len(sizes), levels):
-        room = min(len(sizes), levels)
-        required = f"from 1 to {room} for {levels} levels on {shown_shape(full)} images"
-        raise refuse("scales", required, scales, remedy)
-    sizes = sizes[: min(scales or usual, levels)]
-    room = sum(max(s) for s in sizes)
-    if levels > room:
-        raise refuse("levels", f"at most {room} on {shown_shape(full)} images", levels, remedy)
-    return sizes
-
-
-def spread(sizes: Sequence[Size], levels: int) -> list[Size]:
-    """Which size each of the levels 1 … L has: as even as can be, smaller ones get the rest.
-
-    No size has more levels than pixels on its longer side.
-
-    >>> spread([(14, 14), (7, 7)], 5)
-    [(14, 14), (14, 14), (7, 7), (7, 7), (7, 7)]
-    """
-    counts = [0] * len(sizes)
-    for _ in range(levels):
-        free = [i for i, size in enumerate(sizes) if counts[i] < max(size)]
-        counts[min(free, key=lambda i: (counts[i], -i))] += 1
-    return [size for size, count in zip(sizes, counts, strict=True) for _ in range(count)]
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
@@ -345,27 +219,5 @@ def zeroed(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def _prior(rung: nn.Module, h: Tensor) -> Tensor:
-    return rung.prior(rung.norm(h))  # type: ignore[operator, no-any-return]
-
-
-def _offset(rung: nn.Module, h: Tensor, features: Tensor) -> Tensor:
-    """Of one draw per example or of several: h (M·B, …), features (B, …) are mixed but once."""
-    mixed = rung.from_h(rung.norm(h))  # type: ignore[operator]
-    mixed = mixed.unflatten(0, (-1, len(features))) + features
-    return rung.offset(F.silu(mixed.flatten(0, 1)))  # type: ignore[operator, no-any-return]
-
-
 def _group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(8 if channels % 8 == 0 else 1, channels)
-
-
-def _half(size: Size) -> Size:
-    return (size[0] + 1) // 2, (size[1] + 1) // 2
-
-
-def _halvings(old: Size, new: Size) -> int:
-    count = 0
-    while old != new:
-        old, count = _half(old), count + 1
-    return count

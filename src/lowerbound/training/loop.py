@@ -152,8 +152,8 @@ def fit_model(
             loss, bound = parallel_step(x, context, noise, progress)
             loss.mean().backward()
             rate = learning_rate(progress, config.learning_rate, config.warmup)
-            usable = update(state, loss, rate, config.clip, engine)
-            meter.add(loss.detach(), bound.terms(), usable)
+            done = update(state, loss, rate, config.clip, engine, config.skip_norm)
+            meter.add(loss.detach(), bound.terms(), done)
             position.step += 1
             state.average.update(position.step)
 
