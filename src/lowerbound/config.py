@@ -108,9 +108,6 @@ class TrainingConfig:
             _check(self, "num_samples", "at least 1", lambda v: v >= 1)
         if self.skip_norm is not None:
             _check(self, "skip_norm", "above 0", lambda v: v > 0)
-        if self.kl_balancing and not self.beta_warmup:
-            remedy = "balancing lasts as long as beta rises, for instance --beta-warmup 0.15"
-            raise refuse("beta_warmup", "above 0 for --kl-balancing", self.beta_warmup, remedy)
         for name in ("num_groups", "batch_size", "validations", "patience", "devices"):
             _check(self, name, "at least 1", lambda v: v >= 1)
         for name in ("beta", "free_bits", "weight_decay"):
@@ -155,6 +152,9 @@ def _check_objective(config: TrainingConfig) -> None:
         if objective not in owners and value != default:
             remedy = f"it belongs to {' and '.join(owners)}"
             raise refuse(dial, f"{default:g} for the objective {objective}", value, remedy)
+    if config.kl_balancing and not config.beta_warmup:
+        remedy = "balancing lasts as long as beta rises, for instance --beta-warmup 0.15"
+        raise refuse("beta_warmup", "above 0 for --kl-balancing", config.beta_warmup, remedy)
     if config.samples % config.num_groups:
         required = f"a divisor of the {config.samples} samples"
         raise refuse("num_groups", required, config.num_groups)

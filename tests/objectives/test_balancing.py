@@ -37,12 +37,12 @@ def test_each_rate_is_weighted_by_its_share_of_the_batch_mean_and_the_weights_ar
     total = sum(MEANS.values())
     first, second = (2 * m / total for m in MEANS.values())
     expected = X + 0.5 * (first * 2 * X + second * 3 * X.square())
-    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-3)
     # What is reported is not weighted.
     torch.testing.assert_close(bound.value, -X - 2 * X - 3 * X.square())
     slopes = torch.autograd.grad(loss.mean(), [model.a, model.b])
-    assert float(slopes[0]) == pytest.approx(0.5 * first * 3, rel=1e-4)
-    assert float(slopes[1]) == pytest.approx(0.5 * second * 41 / 3, rel=1e-4)
+    assert float(slopes[0]) == pytest.approx(0.5 * first * 3, rel=1e-3)
+    assert float(slopes[1]) == pytest.approx(0.5 * second * 41 / 3, rel=1e-3)
 
 
 def test_the_whole_rate_of_levels_that_cost_the_same_is_what_it_was():
@@ -66,7 +66,7 @@ def test_free_bits_and_balancing_meet_group_by_group():
     total = sum(MEANS.values())
     paid = {k: max(m / 4, 5.0) + max(3 * m / 4, 5.0) for k, m in MEANS.items()}
     expected = sum(2 * MEANS[k] / total * paid[k] for k in MEANS)
-    torch.testing.assert_close(loss, X + expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loss, X + expected, rtol=1e-3, atol=1e-3)
 
 
 def test_it_lasts_as_long_as_beta_rises():

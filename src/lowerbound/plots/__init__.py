@@ -19,6 +19,7 @@ from lowerbound.plots.examples import (
 )
 from lowerbound.plots.images import MAX_IMAGES, displayable, image_grid
 from lowerbound.plots.latents import latents_figure
+from lowerbound.plots.levels import levels_figure, rates_of_levels
 from lowerbound.plots.style import save_figure
 from lowerbound.plots.training import has_curve, training_figure
 
@@ -33,7 +34,9 @@ __all__ = [
     "image_grid",
     "interpolations_figure",
     "latents_figure",
+    "levels_figure",
     "plane_figure",
+    "rates_of_levels",
     "reconstructions_figure",
     "samples_figure",
     "save_figure",
