@@ -25,6 +25,7 @@ from lowerbound.generation import (
     redraw_levels,
 )
 from lowerbound.models import ConditionalNormal, Hierarchy, Model, ProbabilisticPCA
+from lowerbound.plots.images import is_image
 
 __all__ = [
     "NUM_COMPLETIONS",
@@ -102,7 +103,7 @@ def draw_pictures(
     if plots.has_decomposition(evaluation):
         figure = plots.decomposition_figure(evaluation)
         plots.save_figure(figure, folder / "decomposition.png")
-    is_shown = len(model.event_shape) == 3 or plots.rates_of_levels(evaluation)
+    is_shown = is_image(model.event_shape) or plots.rates_of_levels(evaluation)
     if isinstance(model, Hierarchy) and is_shown:
         figure = levels_picture(model, evaluation)
         plots.save_figure(figure, folder / "levels.png")

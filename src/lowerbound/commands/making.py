@@ -115,6 +115,7 @@ def _levels(flags: SampleFlags, model: Model, out: Path) -> None:
     from lowerbound.files import load_json
     from lowerbound.generation import redraw_levels
     from lowerbound.pictures import NUM_REDRAWN, levels_picture
+    from lowerbound.plots.images import is_image
 
     for name, value in (("label", flags.label), ("mean", flags.mean or None)):
         if value is not None:
@@ -122,7 +123,7 @@ def _levels(flags: SampleFlags, model: Model, out: Path) -> None:
     if out.suffix == ".npz":
         num = NUM_REDRAWN if flags.num is None else flags.num
         save_arrays(out, x=redraw_levels(model, num, seed=flags.seed))
-    elif out.suffix == ".csv" or len(model.event_shape) != 3:
+    elif out.suffix == ".csv" or not is_image(model.event_shape):
         raise refuse("out", "a file ending in .npz for the levels of a table", out)
     else:
         judged = flags.run / "evaluation.json"

@@ -11,7 +11,7 @@ from lowerbound._random import generator_for
 from lowerbound.data import Split
 from lowerbound.distributions import DiagonalGaussian
 from lowerbound.evaluation.base import blocks, context_of, judging
-from lowerbound.models import Model
+from lowerbound.models import JointPosterior, Model
 
 __all__ = [
     "ACTIVE_VARIANCE",
@@ -29,7 +29,7 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def has_posterior(model: Model, split: Split) -> bool:
-    """Whether examples are encoded to diagonal Gaussians beside a prior of unit variance.
+    """Whether examples are encoded to Gaussians beside a prior of unit variance.
 
     Codes that are points, or a choice among components, have no such scale: what varies little
     among them may still be all that they say.
@@ -39,7 +39,8 @@ def has_posterior(model: Model, split: Split) -> bool:
     rows = slice(0, 1)
     with judging(model):
         x = split[rows][0].to(model.calibrated.device)
-        return isinstance(model.encode(x, context_of(model, split, rows)), DiagonalGaussian)
+        q = model.encode(x, context_of(model, split, rows))
+        return isinstance(q, DiagonalGaussian | JointPosterior)
 
 
 def latent_means(model: Model, split: Split, max_rows: int | None = None) -> Tensor:

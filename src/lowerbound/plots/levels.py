@@ -64,9 +64,9 @@ def levels_figure(frames: Tensor | None, support: Support, rates: Sequence[float
     names = ["level 1" if i == 1 else f"levels {i} to 1" for i in range(len(rows), 0, -1)]
     axes[0].set_yticks(middles, names)
     if rates:
-        box = axes[1].get_position()
+        left, bottom, width, top = axes[1].get_position().bounds
         axes[1].remove()
-        ax = figure.add_axes(box)
+        ax = figure.add_axes((left, bottom, width, top))
         _bars(ax, rates, middles, height * 0.5)
         ax.set_ylim(len(grid) - 0.5, -0.5)
         ax.set_yticks([])
