@@ -55,9 +55,9 @@ def levels_figure(frames: Tensor | None, support: Support, rates: Sequence[float
         return figure
     rows = frames.flip(0)  # the top level first
     grid = image_grid(shared_grey(rows.flatten(0, 1), support, frames), rows.shape[1])
-    panels = {"Means of p(x|z); first the draw, then its levels drawn anew": grid}
+    panels = {"Means of p(x|z): a draw, then its levels anew": grid}
     if rates:  # a place for the bars, as high as the rows that they belong to
-        panels["Rate"] = np.full((grid.shape[0], 200, 3), 255, np.uint8)
+        panels["Rate"] = np.full_like(grid, 255)
     figure, axes = image_panels(title, panels, left=150)
     height = (len(grid) + 2) / len(rows)  # 2: the gap below a row
     middles = height * (np.arange(len(rows)) + 0.5) - 1.5
