@@ -96,10 +96,6 @@ def test_active_units_of_a_hierarchy_are_counted_in_units_of_the_prior(digits):
     assert len(result["rate_per_latent"]) == 6
     paid = [rate > 1e-3 for rate in result["rate_per_latent"]]
     assert paid == [False, False, False, True, False, False]
-        True,
-        False,
-        False,
-    ]
 
 
 def test_the_command_draws_the_levels_of_a_run(tmp_path, capsys):

@@ -174,6 +174,17 @@ def test_what_is_encoded_has_every_level_at_its_mean(kind):
     torch.testing.assert_close(q.log_prob(drawn), q.log_prob(drawn[None])[0])
 
 
+def test_scales_of_what_is_encoded_are_in_units_of_the_prior(name):
+    model = LINEAR[name](0.1)
+    own = {
+        "hvae": lambda: model.encoders[0].log_scale - model.priors[0].log_scale,
+        "ladder": lambda: model.network.below.log_scale,
+    }[name]()
+    found = model.encode(X).log_scale[:, model.spans()[0]]
+    assert float(own.abs().max().detach()) > 0.1
+    torch.testing.assert_close(found, own.expand(2, 2))
+
+
 def test_x_climbs_once_for_any_number_of_draws():
     model, rows = random_model("ladder"), []
     for rung in model.network.rungs:

@@ -16,7 +16,7 @@ from lowerbound.training.state import Position, TrainState
 from lowerbound.training.update import update
 
 
-def stepped(digits, skip_norm, share=1.0, bad=False):
+def stepped(digits, skip_norm, share=1.0, bad=False, said=False):
     """Whether one step moved the weights, what it said, and the norm of its gradient."""
     model = create_model("vae", digits, latent_dim=3, width=16)
     state = TrainState(model, TrainingConfig())
@@ -27,6 +27,7 @@ def stepped(digits, skip_norm, share=1.0, bad=False):
     loss.backward()
     norm = float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]))
     limit = None if skip_norm is None else share * norm
+    loss = loss * (math.nan if said else 1.0)
     done = update(state, loss, 1e-3, 1e9, Engine(torch.device("cpu")), limit)
     moved = any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     return moved, bool(done.used), bool(done.finite)
@@ -37,6 +38,7 @@ def test_a_gradient_above_the_limit_moves_nothing_and_is_finite(digits):
     assert stepped(digits, "limit", 1.01) == (True, True, True)
     assert stepped(digits, None) == (True, True, True)
     assert stepped(digits, None, bad=True) == (False, False, False)
+    assert stepped(digits, "limit", 1.01, said=True) == (False, False, False)  # of the loss alone
 
 
 def test_long_gradients_count_as_skipped_and_never_as_divergence():
