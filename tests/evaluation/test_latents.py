@@ -13,6 +13,7 @@ from lowerbound.distributions import DiagonalGaussian, Real
 from lowerbound.evaluation import evaluate, mutual_information, num_active_units
 from lowerbound.evaluation.diagnosis import diagnosis
 from lowerbound.evaluation.latents import are_active
+from lowerbound.models import JointPosterior
 from tests.oracles import integral
 
 
