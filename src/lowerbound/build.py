@@ -80,6 +80,19 @@ MODELS: dict[str, Entry] = {
         "Quantised autoencoder: codes of a finite set and a prior over them; a bound of a point.",
         "van den Oord, Vinyals and Kavukcuoglu, Neural Discrete Representation Learning, 2017",
     ),
+    "hvae": Entry(
+        "lowerbound.models.hierarchical:HierarchicalVAE",
+        "HierarchicalVAEOptions",
+        "Hierarchical VAE: layers of latents, encoded bottom-up, generated top-down.",
+        "Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016",
+    ),
+    "ladder": Entry(
+        "lowerbound.models.ladder:LadderVAE",
+        "LadderOptions",
+        "Ladder VAE: levels of latents on a residual path that posterior and prior share.",
+        "Vahdat and Kautz, NVAE: A Deep Hierarchical Variational Autoencoder, 2020; Child, Very "
+        "Deep VAEs, 2021",
+    ),
     "ppca": Entry(
         "lowerbound.models.classical:ProbabilisticPCA",
         "PPCAOptions",

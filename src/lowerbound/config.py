@@ -26,6 +26,7 @@ DIALS: dict[str, tuple[Objective, ...]] = {
     "beta": ("elbo",),
     "beta_warmup": ("elbo",),
     "free_bits": ("elbo",),
+    "kl_balancing": ("elbo",),
     "num_groups": ("miwae", "piwae"),
     "mix": ("ciwae",),
 }
@@ -60,6 +61,9 @@ class TrainingConfig:
     """Share of the run over which beta rises from 0."""
     free_bits: float = 0.0
     """Nats per latent dimension that cost nothing in the elbo."""
+    kl_balancing: bool = False
+    """While beta rises, weigh the KL of each level of a hierarchy by its share of them all, so
+    that no level is given up before it has learned anything."""
     batch_size: int = 512
     """Examples per step."""
     learning_rate: float = 3e-3
@@ -70,6 +74,9 @@ class TrainingConfig:
     """Decoupled weight decay of AdamW."""
     clip: float = 200.0
     """Largest norm of the gradient of the mean loss; longer ones are scaled down."""
+    skip_norm: float | None = None
+    """Norm of the gradient above which a step is skipped altogether; none unless said. It counts
+    as skipped, and not as a sign that the run diverges."""
     average: float = 0.999
     """Decay per step of the averaged weights, which are what is judged and saved."""
     validations: int = 20
@@ -99,6 +106,8 @@ class TrainingConfig:
             _check(self, name, "above 0", lambda v: v > 0)
         if self.num_samples is not None:
             _check(self, "num_samples", "at least 1", lambda v: v >= 1)
+        if self.skip_norm is not None:
+            _check(self, "skip_norm", "above 0", lambda v: v > 0)
         for name in ("num_groups", "batch_size", "validations", "patience", "devices"):
             _check(self, name, "at least 1", lambda v: v >= 1)
         for name in ("beta", "free_bits", "weight_decay"):
@@ -143,6 +152,9 @@ def _check_objective(config: TrainingConfig) -> None:
         if objective not in owners and value != default:
             remedy = f"it belongs to {' and '.join(owners)}"
             raise refuse(dial, f"{default:g} for the objective {objective}", value, remedy)
+    if config.kl_balancing and not config.beta_warmup:
+        remedy = "balancing lasts as long as beta rises, for instance --beta-warmup 0.15"
+        raise refuse("beta_warmup", "above 0 for --kl-balancing", config.beta_warmup, remedy)
     if config.samples % config.num_groups:
         required = f"a divisor of the {config.samples} samples"
         raise refuse("num_groups", required, config.num_groups)

@@ -13,9 +13,17 @@ from lowerbound._random import generator_for
 from lowerbound.data import Classes, Split
 from lowerbound.engine import Engine
 from lowerbound.errors import refuse
-from lowerbound.models import Model
+from lowerbound.models import Hierarchy, Model
 
-__all__ = ["complete", "contexts_for", "decode_plane", "draw", "interpolate", "reconstruct"]
+__all__ = [
+    "complete",
+    "contexts_for",
+    "decode_plane",
+    "draw",
+    "interpolate",
+    "reconstruct",
+    "redraw_levels",
+]
 
 BATCH = 500
 
@@ -94,6 +102,39 @@ def complete(model: Model, context: Tensor, num: int, *, seed: int = 0) -> Tenso
     repeated = context.repeat(num, *(1,) * (context.ndim - 1))
     means = draw(model, len(repeated), seed=seed, mean=True, context=repeated)
     return means.unflatten(0, (num, len(context)))
+
+
+@torch.no_grad()
+def redraw_levels(model: Model, num: int, *, seed: int = 0) -> Tensor:
+    """One draw from the prior whose levels are drawn anew, from each level downwards.
+
+    What an image of row l has in common with the first of that row is held by the levels above l.
+
+    Args:
+        model: a hierarchy.
+        num: images per row.
+        seed: of the draws.
+
+    Returns:
+        Means of p(x|z), (L, num, *event), on the CPU: in row l levels above l are those of the
+        draw and levels l … 1 are new; the first of each row is the draw itself.
+
+    Raises:
+        InputError: a model without levels, or ``num`` below 2.
+    """
+    if not isinstance(model, Hierarchy):
+        raise refuse("levels", "asked of a model that has them, hvae or ladder", model.name)
+    if num < 2:
+        raise refuse("num", "at least 2", num)
+    rows = []
+    for level, span in enumerate(model.spans(), 1):
+        generator = generator_for("levels", seed, device=model.calibrated.device)
+        z = model.prior.sample(1, None, generator).repeat(num, 1)
+        generator = generator_for("levels", seed, level, device=model.calibrated.device)
+        # Level 1 comes first in the vector: what is drawn anew is its beginning.
+        z[1:, : span.stop] = model.prior.sample(num - 1, None, generator)[:, : span.stop]
+        rows.append(model.decode(z).mean.cpu())
+    return torch.stack(rows)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +22,10 @@ from lowerbound.generation import (
     draw,
     interpolate,
     reconstruct,
+    redraw_levels,
 )
-from lowerbound.models import VQVAE, Model, ProbabilisticPCA, StandardNormal
+from lowerbound.models import VQVAE, Hierarchy, Model, ProbabilisticPCA, StandardNormal
+from lowerbound.plots.images import is_image
 
 __all__ = [
     "NUM_COMPARED",
@@ -38,6 +40,7 @@ __all__ = [
     "draw_pictures",
     "is_seen",
     "latents_picture",
+    "levels_picture",
     "paths",
     "reconstructions_picture",
     "samples_picture",
@@ -69,6 +72,7 @@ NUM_COMPLETIONS = 5
 NUM_MAPPED = 6
 PLANE_STEPS = {2: 11, 3: 21, 4: 11}
 """Points along each side of a decoded plane, by how many axes an example has; a table has more."""
+NUM_REDRAWN = 10
 
 
 def draw_pictures(
@@ -109,9 +113,30 @@ def draw_pictures(
     if plots.has_curve(rows):
         plots.save_figure(plots.training_figure(rows), folder / "training.png")
     judged = folder / "evaluation.json"
-    if judged.is_file() and plots.has_decomposition(evaluation := load_json(judged)):
+    evaluation = load_json(judged) if judged.is_file() else {}
+    if plots.has_decomposition(evaluation):
         figure = plots.decomposition_figure(evaluation)
         plots.save_figure(figure, folder / "decomposition.png")
+    is_shown = is_image(model.event_shape) or plots.rates_of_levels(evaluation)
+    if isinstance(model, Hierarchy) and is_shown:
+        figure = levels_picture(model, evaluation)
+        plots.save_figure(figure, folder / "levels.png")
+
+
+def levels_picture(
+    model: Model, evaluation: Mapping[str, Any], num: int | None = None, *, seed: int = 0
+) -> Any:
+    """What each level of a hierarchy holds, beside the rates that its evaluation has.
+
+    Args:
+        model: a hierarchy.
+        evaluation: what evaluation.json holds; empty where there is none.
+        num: images per row; ten unless said.
+        seed: of the draws.
+    """
+    frames = redraw_levels(model, NUM_REDRAWN if num is None else num, seed=seed)
+    rates = plots.rates_of_levels(evaluation)
+    return plots.levels_figure(frames, model.support, rates)
 
 
 def paths(model: Model, source: Source, num: int, num_steps: int = 10) -> Tensor:

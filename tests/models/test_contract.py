@@ -27,6 +27,8 @@ SMALL = {
         "flow_width": 16,
     },
     "cvae": {"latent_dim": 3, "width": 16},
+    "hvae": {"latent_dims": (3, 2), "width": 16},
+    "ladder": {"levels": 2, "latent_dim": 3, "width": 16},
     "ppca": {"latent_dim": 3},
     "mixture": {"components": 3},
     "autoencoder": {"latent_dim": 3, "width": 16},
@@ -43,6 +45,9 @@ CASES = {name: (name, {}) for name in MODELS} | {
     for value in get_args(get_type_hints(VAEOptions)[part])
     if value != getattr(VAEOptions, part)
 }
+
+
+CASES["ladder-conv"] = ("ladder", {"levels": 3, "latent_dim": 2, "network": "conv"})
 
 
 def small(name: str, source_or_shape, **options):
@@ -148,8 +153,11 @@ def test_a_weight_is_the_joint_density_over_that_of_the_draw(likelihood, x, cont
     if likelihood.closed_form or not likelihood.has_encoder:
         pytest.skip("no importance weights that are more than the evidence")
     draw = likelihood.draw(x, 3, context)
-    log_q = likelihood.encode(x, context).log_prob(draw.latents["z"])
-    log_joint = likelihood.log_joint(x, draw.latents, context)
+    latents = draw.latents
+    if "z" not in latents:  # several, which stand side by side in what is encoded
+        latents = {"z": likelihood.joined(latents)}
+    log_q = likelihood.encode(x, context).log_prob(latents["z"])
+    log_joint = likelihood.log_joint(x, latents, context)
     torch.testing.assert_close(log_joint - log_q, draw.log_weight)
 
 

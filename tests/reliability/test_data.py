@@ -111,7 +111,9 @@ WRONG = {
 def small(name):
     """A model of a kind, made for labelled 8×8 images of 17 levels."""
     rows = Rows(torch.from_numpy(images()), Discrete(17), "tiny", torch.from_numpy(labels()))
-    options = {"components": 2} if name == "mixture" else {"latent_dim": 2}
+    options = {"mixture": {"components": 2}, "hvae": {"latent_dims": (2, 1)}}.get(
+        name, {"latent_dim": 2}
+    )
     return create_model(name, make_source(rows), **options)
 
 

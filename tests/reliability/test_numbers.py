@@ -54,7 +54,7 @@ def spoil(patch, model, place, value, steps):
 
     patch.setattr(Batches, "__call__", batch)
     patch.setattr(Step, "forward", forward)
-    next(iter(model.encoder.parameters())).register_hook(gradient)
+    next(p for p in model.parameters() if p.numel() > 7).register_hook(gradient)
 
 
 def groups_at(folder, step):
@@ -188,7 +188,8 @@ def extremes(draw):
 def finite_bound_and_gradients(name, case):
     support, x, bias, precision = case
     context = Classes(3) if MODELS[name].conditional else None
-    options = {"support": support, "context": context, "latent_dim": 2, "width": 8}
+    latents = {"latent_dims": (2, 2)} if name == "hvae" else {"latent_dim": 2}
+    options = {"support": support, "context": context, "width": 8, **latents}
     model = create_model(name, x.shape[1:], **options).train()
     with torch.no_grad():  # means and log-variances of q, and outputs of the decoder, far out
         for key, parameter in model.named_parameters():

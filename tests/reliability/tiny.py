@@ -51,7 +51,8 @@ def tiny_source(real: bool = False) -> Source:
 
 def tiny_model(source: Source, name: str = "vae") -> Model:
     """A model of about 20,000 parameters."""
-    return create_model(name, source, latent_dim=4, width=64, seed=CONFIG.seed)
+    latents = {"latent_dims": (4, 2)} if name == "hvae" else {"latent_dim": 4}
+    return create_model(name, source, **latents, width=64, seed=CONFIG.seed)
 
 
 def train_here(folder: Path, config: TrainingConfig = CONFIG, name: str = "vae") -> Model:

@@ -53,6 +53,9 @@ class SampleFlags(OnDevices):
     """Same seed, same draws."""
     mean: bool = False
     """Means of p(x|z) in place of draws from it."""
+    levels: bool = False
+    """Of a hierarchy: one draw, with its levels drawn anew from each of them downwards; --num
+    images to a row, 10 unless said."""
     out: Path | None = None
     """X.png for a picture, X.npz for an array under x, X.csv for rows of a table, classes under
     labels; unless said RUN/samples.png, or RUN/samples-seed-3.png and the like where flags ask
@@ -80,6 +83,9 @@ def sample(flags: SampleFlags) -> None:
     place = named(flags, "samples", ".png", num=usual)
     out = output(flags.out, place, (".png", ".npz", ".csv"))
     check_ending(out, model)
+    if flags.levels:
+        _levels(flags, model, out)
+        return
     asked = _asked(flags, model, usual, out)
     if out.suffix == ".png":
         if flags.devices > 1:
@@ -100,6 +106,30 @@ def sample(flags: SampleFlags) -> None:
         save_table(out, *((columns, x) if labels is None else ([*columns, "label"], x, labels)))
     else:
         save_arrays(out, x=x, **_beside(model, context, labels))
+    print(out)
+
+
+def _levels(flags: SampleFlags, model: Model, out: Path) -> None:
+    """What each level holds: a picture, or an array x (levels, num, …)."""
+    from lowerbound import plots
+    from lowerbound.files import load_json
+    from lowerbound.generation import redraw_levels
+    from lowerbound.pictures import NUM_REDRAWN, levels_picture
+    from lowerbound.plots.images import is_image
+
+    for name, value in (("label", flags.label), ("mean", flags.mean or None)):
+        if value is not None:
+            raise refuse(name, "left out with --levels, which shows means", value)
+    if out.suffix == ".npz":
+        num = NUM_REDRAWN if flags.num is None else flags.num
+        save_arrays(out, x=redraw_levels(model, num, seed=flags.seed))
+    elif out.suffix == ".csv" or not is_image(model.event_shape):
+        raise refuse("out", "a file ending in .npz for the levels of a table", out)
+    else:
+        judged = flags.run / "evaluation.json"
+        evaluation = load_json(judged) if judged.is_file() else {}
+        figure = levels_picture(model, evaluation, flags.num, seed=flags.seed)
+        plots.save_figure(figure, out)
     print(out)
 
 

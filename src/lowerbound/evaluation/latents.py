@@ -11,7 +11,7 @@ from lowerbound._random import generator_for
 from lowerbound.data import Split
 from lowerbound.distributions import DiagonalGaussian, FullGaussian
 from lowerbound.evaluation.base import blocks, context_of, judging
-from lowerbound.models import FlowedGaussian, Model
+from lowerbound.models import FlowedGaussian, JointPosterior, Model
 
 __all__ = [
     "ACTIVE_VARIANCE",
@@ -42,7 +42,7 @@ def has_posterior(model: Model, split: Split) -> bool:
     with judging(model):
         x = split[rows][0].to(model.calibrated.device)
         q = model.encode(x, context_of(model, split, rows))
-        return isinstance(q, DiagonalGaussian | FullGaussian | FlowedGaussian)
+        return isinstance(q, DiagonalGaussian | FullGaussian | FlowedGaussian | JointPosterior)
 
 
 def latent_means(model: Model, split: Split, max_rows: int | None = None) -> Tensor:

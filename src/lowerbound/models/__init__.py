@@ -16,6 +16,9 @@ from lowerbound.models.coder import Coder, Point
 from lowerbound.models.codes import AutoregressiveCodes, CodePrior, PointMass, UniformCodes
 from lowerbound.models.conditional import CVAE, CVAEOptions
 from lowerbound.models.flowed import FlowedGaussian
+from lowerbound.models.hierarchical import HierarchicalVAE, HierarchicalVAEOptions
+from lowerbound.models.hierarchy import Hierarchy, JointPosterior
+from lowerbound.models.ladder import LadderOptions, LadderVAE
 from lowerbound.models.posteriors import Posterior, make_posterior
 from lowerbound.models.priors import (
     AutoregressivePrior,
@@ -48,7 +51,13 @@ __all__ = [
     "Draw",
     "FlowedGaussian",
     "GaussianMixture",
+    "HierarchicalVAE",
+    "HierarchicalVAEOptions",
+    "Hierarchy",
+    "JointPosterior",
     "LDAOptions",
+    "LadderOptions",
+    "LadderVAE",
     "LinearDiscriminants",
     "MixtureOptions",
     "MixturePrior",

@@ -12,7 +12,7 @@ from lowerbound._shapes import num_elements, shown_shape
 from lowerbound.errors import refuse
 from lowerbound.nn import ConvDecoder, ConvEncoder, HybridDecoder, Joined, Mlp
 
-__all__ = ["Network", "check_network", "make_encoder", "make_networks"]
+__all__ = ["Network", "check_network", "fitting_network", "make_encoder", "make_networks"]
 
 Network = Literal["auto", "mlp", "hybrid", "conv"]
 LARGEST_FOR_MLP = 1024
@@ -48,7 +48,7 @@ def make_networks(
     Raises:
         InputError: a network for arrays of other shapes.
     """
-    kind = _fitting(event_shape) if network == "auto" else network
+    kind = fitting_network(event_shape) if network == "auto" else network
     sizes = {"width": _width(kind, width), "depth": depth}
     shape, is_flat = tuple(event_shape), kind != "conv"
     if num_context:
@@ -76,7 +76,7 @@ def make_encoder(
         InputError: a network for arrays of other shapes.
     """
     like = shape if like is None else like
-    kind = _fitting(like) if network == "auto" else network
+    kind = fitting_network(like) if network == "auto" else network
     if len(like) not in AXES.get(kind, (len(like),)):
         fit = " or ".join(["mlp", *(name for name, axes in AXES.items() if len(like) in axes)])
         raise refuse("network", f"{fit} for data of shape {shown_shape(like)}", kind)
@@ -107,7 +107,7 @@ def _width(kind: Network, width: int | None) -> int:
     return width or (32 if kind == "conv" else 512)
 
 
-def _fitting(event_shape: Sequence[int]) -> Literal["mlp", "hybrid", "conv"]:
+def fitting_network(event_shape: Sequence[int]) -> Literal["mlp", "hybrid", "conv"]:
     """Small arrays have few places; larger ones have too many for a dense layer."""
     if len(event_shape) not in AXES["conv"]:
         return "mlp"

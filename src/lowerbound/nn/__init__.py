@@ -2,6 +2,7 @@
 
 from lowerbound.nn.causal import CausalTransformer
 from lowerbound.nn.conv import ConvDecoder, ConvEncoder
+from lowerbound.nn.conv_ladder import ConvLadder
 from lowerbound.nn.embedding import (
     ClassEmbedding,
     Embedding,
@@ -12,6 +13,7 @@ from lowerbound.nn.embedding import (
 from lowerbound.nn.flows import Autoregressive, Chain, Coupling, Flow, coupling_masks
 from lowerbound.nn.grid import GridDecoder, GridEncoder, grid_sides
 from lowerbound.nn.hybrid import HybridDecoder
+from lowerbound.nn.ladder import Ladder, MlpLadder
 from lowerbound.nn.mlp import Mlp
 from lowerbound.nn.quantisers import Quantised, Quantiser, ScalarQuantiser, VectorQuantiser
 
@@ -22,6 +24,7 @@ __all__ = [
     "ClassEmbedding",
     "ConvDecoder",
     "ConvEncoder",
+    "ConvLadder",
     "Coupling",
     "Embedding",
     "Flow",
@@ -29,8 +32,10 @@ __all__ = [
     "GridEncoder",
     "HybridDecoder",
     "Joined",
+    "Ladder",
     "MaskEmbedding",
     "Mlp",
+    "MlpLadder",
     "Quantised",
     "Quantiser",
     "ScalarQuantiser",

@@ -140,12 +140,14 @@ class Weights:
         free_bits: nats per latent dimension that cost nothing (`elbo`, training only).
         num_groups: M, the groups of num_samples / M draws in `miwae` and `piwae`.
         mix: share of L_1 in `ciwae`, from 0 to 1.
+        kl_balancing: whether `elbo` weighs each rate by its share of them all.
     """
 
     beta: float = 1.0
     free_bits: float = 0.0
     num_groups: int = 1
     mix: float = 0.0
+    kl_balancing: bool = False
 
 
 UNWEIGHTED = Weights()

@@ -21,6 +21,7 @@ from lowerbound.plots.examples import (
 )
 from lowerbound.plots.images import MAX_IMAGES, displayable, image_grid, is_image
 from lowerbound.plots.latents import latents_figure
+from lowerbound.plots.levels import levels_figure, rates_of_levels
 from lowerbound.plots.sequences import is_sequence
 from lowerbound.plots.style import save_figure
 from lowerbound.plots.training import has_curve, training_figure
@@ -39,7 +40,9 @@ __all__ = [
     "is_image",
     "is_sequence",
     "latents_figure",
+    "levels_figure",
     "plane_figure",
+    "rates_of_levels",
     "reconstructions_figure",
     "samples_figure",
     "save_figure",

@@ -80,6 +80,12 @@ PICTURES = {
         "Straight lines through the latent space from one example to another, decoded on the "
         "way. Plausible steps mean a latent space without holes.",
     ),
+    "levels.png": (
+        "Levels",
+        "Rows of images, each with more levels of latents drawn anew, and the rate of each level",
+        "In every row the first image is the same draw. The others keep its levels above the one "
+        "named, and have the rest drawn anew: what a row has in common is what those levels hold.",
+    ),
     "plane.png": (
         "The latent plane",
         "Grid of decoded points of the latent plane",

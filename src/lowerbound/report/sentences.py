@@ -25,6 +25,8 @@ __all__ = [
 MODELS = {  # names as a sentence says them
     "cvae": "a conditional VAE",
     "vqvae": "a quantised autoencoder",
+    "hvae": "a hierarchical VAE",
+    "ladder": "a ladder VAE",
     "ppca": "probabilistic PCA",
     "mixture": "a mixture of Gaussians",
     "lda": "linear discriminants",

@@ -154,9 +154,9 @@ def fit_model(
             loss, bound = parallel_step(x, context, noise, progress)
             loss.mean().backward()
             rate = learning_rate(progress, config.learning_rate, config.warmup)
-            usable = update(state, loss, rate, config.clip, engine)
-            trained.take_in(bound.observed, usable, position.step)
-            meter.add(loss.detach(), bound, usable)
+            done = update(state, loss, rate, config.clip, engine, config.skip_norm)
+            trained.take_in(bound.observed, done.used, position.step)
+            meter.add(loss.detach(), bound, done)
             position.step += 1
             state.average.update(position.step)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from lowerbound.engine import Engine
 from lowerbound.objectives import Bound
 from lowerbound.training.state import Position
+from lowerbound.training.update import Update
 
 __all__ = ["Meter"]
 
@@ -37,35 +38,37 @@ class Meter:
         """Start a new interval."""
         self.started = time.perf_counter()
         self.steps: list[tuple[Tensor, dict[str, Tensor]]] = []
-        self.usable: list[Tensor] = []
+        self.updates: list[Update] = []
 
     def seconds(self) -> float:
         """Length of the interval so far."""
         return time.perf_counter() - self.started
 
-    def add(self, loss: Tensor, bound: Bound, usable: Tensor) -> None:
+    def add(self, loss: Tensor, bound: Bound, done: Update) -> None:
         """Take in a step; a skipped one counts as skipped and adds nothing else."""
         self.num_terms = 1 + len(bound.rates)
         named = {**bound.terms(), **bound.penalties}
         self.steps.append((loss, {name: term.detach() for name, term in named.items()}))
-        self.usable.append(usable)
+        self.updates.append(done)
 
     def read(self, position: Position) -> dict[str, Any]:
         """Means over the interval, in nats; updates the position's count of skipped steps."""
-        usable = torch.stack(self.usable)
+        usable, finite = (torch.stack(flags) for flags in zip(*self.updates, strict=True))
         names = ["loss", *self.steps[0][1]]
         rows = torch.stack([torch.stack([loss, *terms.values()]) for loss, terms in self.steps])
         means = rows[usable].mean((0, 2))  # nan where every step was skipped
         values = (self.engine.sum(means) / self.engine.world).tolist()
-        for step, used in enumerate(usable.tolist(), position.step - len(usable) + 1):
-            position.count(step, bool(used))
+        first = position.step - len(usable) + 1
+        flags = zip(usable.tolist(), finite.tolist(), strict=True)
+        for step, (used, is_finite) in enumerate(flags, first):
+            position.count(step, used, finite=is_finite)
         loss, terms = values[0], dict(zip(names[1:], values[1:], strict=True))
         rates = values[2 : 1 + self.num_terms]  # penalties are beside the bound
         bound = terms["reconstruction"] - sum(rates)
         row = {
             "step": position.step,
             "seconds": position.seconds,
-            "images_per_second": self.batch_size * len(self.usable) / max(self.seconds(), 1e-9),
+            "images_per_second": self.batch_size * len(self.updates) / max(self.seconds(), 1e-9),
             "loss": loss,
             "bound": bound,
             **terms,

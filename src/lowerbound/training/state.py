@@ -45,12 +45,15 @@ class Position:
     metrics_bytes: int = 0
     finished: bool = False
 
-    def count(self, step: int, used: bool) -> None:
+    def count(self, step: int, used: bool, *, finite: bool = False) -> None:
         """Take in whether a step was used, or skipped because something was not finite.
 
-        A count that has reached what ends a run stays there until the run has been ended.
+        One that was skipped for a long gradient, all of it ``finite``, counts as skipped and says
+        nothing else. A count that has reached what ends a run stays there until the run has been
+        ended.
         """
         self.skipped += not used
+        used = used or finite
         if self.skipped_in_a_row < MAX_SKIPPED_IN_A_ROW:
             self.skipped_in_a_row = 0 if used else self.skipped_in_a_row + 1
         recent = [n for n in self.skipped_steps if n > step - RECENT_STEPS]

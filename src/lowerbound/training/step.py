@@ -81,6 +81,7 @@ class Step(nn.Module):
             free_bits=self.config.free_bits,
             num_groups=self.config.num_groups,
             mix=self.config.mix,
+            kl_balancing=self.config.kl_balancing and progress < warm,
         )
 
     def forward(

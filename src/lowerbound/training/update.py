@@ -1,6 +1,16 @@
-"""The update of the weights: clipped, and skipped on the device where a gradient is not finite."""
+"""The update of the weights: clipped, and skipped on the device where a gradient is not usable.
+
+A step whose loss or gradient is not finite is skipped, and too many of them end a run. One whose
+gradient is merely too long may be skipped too: clipping it would still move every weight its way.
+
+References:
+    Child, Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images, 2021:
+    steps with a gradient far longer than usual are skipped.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,10 +19,24 @@ from lowerbound._parallel import is_sharded, whole
 from lowerbound.engine import Engine
 from lowerbound.training.state import TrainState
 
-__all__ = ["update"]
+__all__ = ["Update", "update"]
 
 
-def update(state: TrainState, loss: Tensor, rate: float, clip: float, engine: Engine) -> Tensor:
+class Update(NamedTuple):
+    """What became of a step, each a boolean on the device."""
+
+    used: Tensor
+    finite: Tensor
+
+
+def update(
+    state: TrainState,
+    loss: Tensor,
+    rate: float,
+    clip: float,
+    engine: Engine,
+    skip_norm: float | None = None,
+) -> Update:
     """Clip and step in one pass over the weights; what is not finite moves nothing.
 
     The fused optimiser divides by ``grad_scale`` and does nothing where ``found_inf`` is 1 (as it
@@ -21,10 +45,11 @@ def update(state: TrainState, loss: Tensor, rate: float, clip: float, engine: En
     optimizer = state.optimizer
     gradients = [p.grad for p in state.names if p.grad is not None]
     norm = total_norm(gradients)
-    usable = engine.all((norm + loss.detach().mean()).isfinite())
+    finite = engine.all((norm + loss.detach().mean()).isfinite())
+    usable = finite if skip_norm is None else finite & engine.all(norm <= skip_norm)
     if is_sharded(gradients[0]):
         _look_and_step(state, gradients, norm, usable, rate, clip)
-        return usable
+        return Update(usable, finite)
     # On a CPU looking costs nothing, and dividing by 1 a pass over the gradients.
     if norm.device.type != "cpu" or not (usable and norm <= clip):
         optimizer.grad_scale = (norm / clip).clamp_min(1.0)  # type: ignore[attr-defined]
@@ -32,7 +57,7 @@ def update(state: TrainState, loss: Tensor, rate: float, clip: float, engine: En
     else:
         optimizer.grad_scale = optimizer.found_inf = None  # type: ignore[attr-defined]
     _step(optimizer, rate)
-    return usable
+    return Update(usable, finite)
 
 
 def _step(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -1,0 +1,300 @@
+"""The promise of a hierarchy: latents z_1 … z_L, z_1 next to the data, each with its own rate.
+
+    p(x, z) = p(z_L) p(z_{L−1}|z_L) … p(z_1|z_2 …) p(x|z),   all p(z_l|·) diagonal Gaussians
+
+    log p(x) ≥ E_q[log p(x|z)] − Σ_l kl_l,   kl_l = E_q[log q(z_l|·) − log p(z_l|·)]
+
+Outside, a hierarchy has one latent vector like every other model: the levels side by side, level 1
+first, each in the units of its prior, u_l = (z_l − μ_p)/σ_p. Of these p(u) = N(0, I) holds exactly
+whatever has been learned, so that drawing, interpolating and counting active units mean what they
+mean elsewhere. Densities of u and of z differ by Σ log σ_p, in p and q alike: no weight changes.
+
+References:
+    Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016.
+    Sønderby et al., Ladder Variational Autoencoders, 2016.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowerbound._random import permutation
+from lowerbound._shapes import sum_event
+from lowerbound.data import Source, measured
+from lowerbound.distributions import (
+    DiagonalGaussian,
+    Distribution,
+    GaussianLikelihood,
+    Likelihood,
+)
+from lowerbound.models.base import Draw, Model
+from lowerbound.models.levels import Level, Take, drawn, in_units_of, taken, total_log_q
+from lowerbound.models.priors import StandardNormal
+from lowerbound.objectives import Bound, Noise
+
+__all__ = ["Hierarchy", "JointPosterior"]
+
+
+class Hierarchy(Model):
+    """Base of the models with several levels of latents.
+
+    A hierarchy says how its levels follow from x (`_infer`) and how they make x (`_generate`).
+
+    Args:
+        likelihood: p(x|z), the head of the decoder.
+        shapes: of the latents of levels 1 … L.
+    """
+
+    def __init__(self, likelihood: Likelihood, shapes: Sequence[tuple[int, ...]]) -> None:
+        super().__init__(likelihood.event_shape, likelihood.support)
+        self.likelihood, self.shapes = likelihood, [tuple(shape) for shape in shapes]
+        self.sizes = [math.prod(shape) for shape in self.shapes]
+        self.latent_dim = sum(self.sizes)
+        self.prior = StandardNormal(self.latent_dim)
+
+    @abstractmethod
+    def _infer(self, x: Tensor, num: int, take: Take) -> tuple[list[Level], Tensor]:
+        """Levels 1 … L for standardised x (B, *event), ``num`` ways each, and what they decode to.
+
+        All tensors have N = num · B rows, one set of B after another.
+        """
+
+    @abstractmethod
+    def _generate(self, num: int, take: Take) -> tuple[list[DiagonalGaussian], Tensor]:
+        """Priors of levels 1 … L, each given what ``take`` made of those above; their decoding."""
+
+    @property
+    def num_levels(self) -> int:
+        """L."""
+        return len(self.shapes)
+
+    @property
+    def names(self) -> list[str]:
+        """``z_1`` … ``z_L``, what the noise and the latents of a draw are called."""
+        return [f"z_{level}" for level in range(1, self.num_levels + 1)]
+
+    def spans(self) -> list[slice]:
+        """Where levels 1 … L stand in the joint latent vector."""
+        ends = accumulate(self.sizes, initial=0)
+        return [slice(a, b) for a, b in pairwise(ends)]
+
+    # --- randomness -------------------------------------------------------------------------
+
+    def noise(
+        self, batch_size: int, num_samples: int = 1, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Standard normal ``z_1`` … ``z_L``, each (num_samples, batch_size, *shape)."""
+        place: Any = {"device": self.calibrated.device, "dtype": self.likelihood.shift.dtype}
+        return {
+            name: torch.empty(num_samples, batch_size, *shape, **place).normal_(
+                generator=generator
+            )
+            for name, shape in zip(self.names, self.shapes, strict=True)
+        }
+
+    # --- the bound --------------------------------------------------------------------------
+
+    def bound(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        num_samples: int = 1,
+        noise: Noise | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        """See `Model.bound`; the rates are ``"kl_1"`` … ``"kl_L"``, 1 next to the data."""
+        noise = self._given(x, num_samples, noise, generator)
+        x, num = self.likelihood.floating(x), len(noise["z_1"])
+        # Inference: one way down all levels for each sample.
+        levels, raw = self._infer(self.likelihood.standardized(x), num, drawn(noise))
+        # Rates: per level and group, the mean over the ways.
+        details = {
+            f"kl_{i}": level.rate.unflatten(0, (num, len(x))).mean(0)
+            for i, level in enumerate(levels, 1)
+        }
+        # Reconstruction: the mean over the ways of log p(x|z), summed over dimensions.
+        log_likelihood = self._log_likelihood(x, raw)
+        return Bound(log_likelihood.mean(0), {k: d.sum(1) for k, d in details.items()}, details)
+
+    def _log_likelihood(self, x: Tensor, raw: Tensor) -> Tensor:
+        """Log p(x|z) of examples (B, *event) by decoded ways (M·B, …): (M, B), nats."""
+        num = len(raw) // len(x)
+        repeated = x.expand(num, *x.shape).flatten(0, 1)
+        log_prob: Tensor = self.likelihood(raw, repeated).log_prob(repeated)
+        return log_prob.unflatten(0, (num, len(x)))
+
+    def draw(
+        self,
+        x: Tensor,
+        num_samples: int,
+        context: Tensor | None = None,
+        *,
+        noise: Noise | None = None,
+        path: bool = False,
+    ) -> Draw:
+        """See `Model.draw`; the latents are ``z_1`` … ``z_L``, each (K, B, *shape)."""
+        noise = self._given(x, num_samples, noise, None)
+        x, num = self.likelihood.floating(x), len(noise["z_1"])
+        levels, raw = self._infer(self.likelihood.standardized(x), num, drawn(noise))
+        log_likelihood = self._log_likelihood(x, raw)
+        shape = log_likelihood.shape
+        latents = {
+            name: level.z.unflatten(0, shape)
+            for name, level in zip(self.names, levels, strict=True)
+        }
+        log_p = torch.stack([level.p.log_prob(level.z) for level in levels]).sum(0)
+        if path:  # of all that q is made of, also what it shares with p
+            fixed = {name: p.detach() for name, p in self.named_parameters()}
+            log_q = torch.func.functional_call(self, fixed, (x, latents))
+        else:
+            log_q = total_log_q(levels).unflatten(0, shape)
+        log_weight = log_likelihood + log_p.unflatten(0, shape) - log_q
+        return Draw(log_weight, latents, log_likelihood)
+
+    def forward(self, x: Tensor, latents: Mapping[str, Tensor]) -> Tensor:
+        """Log q(z|x) of examples (B, *event) at latents, each (K, B, *shape): (K, B), nats."""
+        shape = latents["z_1"].shape[:2]
+        x = self.likelihood.standardized(x)
+        levels, _ = self._infer(x, shape[0], taken(latents))
+        return total_log_q(levels).unflatten(0, shape)
+
+    def log_joint(
+        self, x: Tensor, latents: Mapping[str, Tensor], context: Tensor | None = None
+    ) -> Tensor:
+        """See `Model.log_joint`; of ``z_1`` … ``z_L``, or of the joint ``z`` (K, B, d)."""
+        x = self.likelihood.floating(x)
+        if "z" in latents:
+            joint = latents["z"].flatten(0, 1)
+            raw = self._generate(len(joint), self._from_joint(joint))[1]
+            return self._log_likelihood(x, raw) + self.prior.log_prob(latents["z"])
+        shape = latents["z_1"].shape[:2]
+        take = taken(latents)
+        priors, raw = self._generate(shape.numel(), take)
+        log_p = torch.stack([p.log_prob(take(i, p)) for i, p in enumerate(priors, 1)]).sum(0)
+        return self._log_likelihood(x, raw) + log_p.unflatten(0, shape)
+
+    # --- one latent vector ------------------------------------------------------------------
+
+    def _from_joint(self, joint: Tensor) -> Take:
+        """Latents z_l = μ_p + σ_p u_l of joint vectors (N, d)."""
+        parts = [
+            joint[:, span].unflatten(1, shape)
+            for span, shape in zip(self.spans(), self.shapes, strict=True)
+        ]
+        return lambda level, p: p.rsample(parts[level - 1])
+
+    def joined(self, latents: Mapping[str, Tensor]) -> Tensor:
+        """The joint vectors (K, B, d) of latents ``z_1`` … ``z_L``, each (K, B, *shape)."""
+        shape = latents["z_1"].shape[:2]
+        take = taken(latents)
+        priors, _ = self._generate(shape.numel(), take)
+        parts = [in_units_of(p, take(i, p)).flatten(1) for i, p in enumerate(priors, 1)]
+        return torch.cat(parts, 1).unflatten(0, shape)
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> JointPosterior:
+        """q(u|x) over joint vectors (B, d); its mean has every level at its posterior mean."""
+        x = self.likelihood.standardized(x)
+        levels, _ = self._infer(x, 1, lambda _, q: q.loc)
+        means = [in_units_of(level.p, level.z).flatten(1) for level in levels]
+        scales = [(level.q.log_scale - level.p.log_scale).flatten(1) for level in levels]
+        return JointPosterior(self, x, torch.cat(means, 1), torch.cat(scales, 1))
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
+        """p(x|u) for joint vectors (N, d): a distribution over (N, *event)."""
+        p: Distribution = self.likelihood(self._generate(len(z), self._from_joint(z))[1])
+        return p
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num: int,
+        context: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        mean: bool = False,
+    ) -> Tensor:
+        """See `Model.sample`."""
+        p = self.decode(self.prior.sample(num, None, generator))
+        return p.mean if mean else p.sample(generator)
+
+    # --- training ---------------------------------------------------------------------------
+
+    def _calibrate(self, source: Source) -> None:
+        self.likelihood.calibrate(measured(source.train))
+
+    @torch.no_grad()
+    def settle(self, source: Source) -> None:
+        """Store the optimal sigma of the training set (of 10,000 seeded rows of a larger one)."""
+        likelihood = self.likelihood
+        if not isinstance(likelihood, GaussianLikelihood) or likelihood.sigma != "optimal":
+            return
+        total, count = 0.0, 0
+        for rows in permutation(len(source.train), "settle")[:10_000].split(500):
+            x = likelihood.floating(source.train[rows][0].to(self.calibrated.device))
+            take = drawn(self.judging_noise(rows.tolist()))
+            loc = likelihood(self._infer(likelihood.standardized(x), 1, take)[1]).mean
+            total += float((x - loc).square().double().sum())
+            count += x.numel()
+        likelihood.store_optimal(torch.tensor(total / count))
+
+    def notes(self) -> list[str]:
+        """What the likelihood has to say."""
+        return self.likelihood.notes()
+
+
+@dataclass(frozen=True)
+class JointPosterior(Distribution):
+    """q(u|x) of a hierarchy over joint vectors (B, d): a Gaussian at each level, given the others.
+
+    Args:
+        model: the hierarchy.
+        x: standardised examples (B, *event).
+        loc: every level at its posterior mean, given the others at theirs, (B, d).
+        log_scale: log standard deviations there, (B, d).
+    """
+
+    model: Hierarchy
+    x: Tensor
+    loc: Tensor
+    log_scale: Tensor
+    event_ndim: int = 1
+
+    @property
+    def mean(self) -> Tensor:
+        """Every level at its posterior mean, given the others at theirs: (B, d)."""
+        return self.loc
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density of joint vectors (B, d) or (K, B, d): (B,) or (K, B), nats."""
+        joint = x if x.ndim == 3 else x.unsqueeze(0)
+        found: dict[int, Tensor] = {}
+        place = self.model._from_joint(joint.flatten(0, 1))
+
+        def keep(level: int, p: DiagonalGaussian) -> Tensor:
+            found[level] = place(level, p)
+            return found[level]
+
+        self.model._generate(len(joint) * joint.shape[1], keep)
+        levels, _ = self.model._infer(self.x, len(joint), lambda level, _: found[level])
+        parts = [
+            level.q.log_prob(level.z)
+            + sum_event(level.p.log_scale.expand_as(level.z), level.p.event_ndim)
+            for level in levels
+        ]
+        return torch.stack(parts).sum(0).unflatten(0, joint.shape[:2]).reshape(x.shape[:-1])
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """One draw (B, d): down all levels, each given those that were drawn."""
+        with torch.no_grad():
+            noise = self.model.noise(len(self.x), 1, generator)
+            levels, _ = self.model._infer(self.x, 1, drawn(noise))
+            return torch.cat([in_units_of(lv.p, lv.z).flatten(1) for lv in levels], 1)

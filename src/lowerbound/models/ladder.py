@@ -1,0 +1,154 @@
+"""The ladder: a residual hierarchy whose posterior and prior descend the same path.
+
+    h_L learned,   p(z_l|z_{>l}) = N(μ_p(h_l), σ_p²(h_l)),   h_{l−1} = h_l + W z_l + …,   p(x|h_0)
+
+    q(z_l|z_{>l}, x) = N(μ_p + Δμ, σ_p² e^{2Δ}),   Δμ and Δ from h_l and from features f_l(x)
+
+    kl_l = KL(q ‖ p) = Σ ½[(Δμ/σ_p)² + e^{2Δ} − 1 − 2Δ], given the draws of the levels above
+
+The rate is in closed form: z_l is drawn after the levels on which both q and p depend. It is
+computed from the offsets, so that nothing cancels where q is next to p; at the start it is zero.
+
+References:
+    Sønderby et al., Ladder Variational Autoencoders, 2016.
+    Vahdat and Kautz, NVAE: A Deep Hierarchical Variational Autoencoder, 2020: the offsets.
+    Child, Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images, 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lowerbound._shapes import shown_shape
+from lowerbound.distributions import (
+    DiagonalGaussian,
+    Likelihood,
+    Support,
+    kl_gaussian,
+)
+from lowerbound.errors import refuse
+from lowerbound.models.heads import HeadOptions, make_head
+from lowerbound.models.hierarchy import Hierarchy
+from lowerbound.models.levels import Level, Take, gaussian, parameters
+from lowerbound.models.networks import Network, fitting_network
+from lowerbound.models.priors import MAX_LOG_SCALE, MIN_LOG_SCALE
+from lowerbound.nn import ConvLadder, Ladder, MlpLadder
+
+__all__ = ["LadderOptions", "LadderVAE"]
+
+LATENT_DIM, LATENT_CHANNELS = 16, 8
+WIDTH, CHANNELS = 512, 64
+
+
+@dataclass(frozen=True)
+class LadderOptions(HeadOptions):
+    """Options of the ladder; the last ones are those of its likelihood."""
+
+    levels: int = 5
+    """L, levels of latents."""
+    latent_dim: int | None = None
+    """Latent dimensions of each level (16 unless said), or channels of a conv's at each place
+    (8)."""
+    network: Network = "auto"
+    """mlp; hybrid, an mlp that ends in a brush shared by all places; or conv, whose levels are
+    spread over the sizes of the halved image. auto is hybrid for images of 16 to 32 pixels a side,
+    conv for larger, else mlp."""
+    width: int | None = None
+    """Size of the path (512 unless said), or its channels in a conv (64; twice as many where the
+    image is halved)."""
+    depth: int = 1
+    """Residual blocks of each level, on the way up and again on the way down."""
+    scales: int | None = None
+    """Sizes of a conv's latents; unless said from half the image down to about seven pixels."""
+
+    def __post_init__(self) -> None:
+        for name in ("levels", "latent_dim", "width", "scales"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise refuse(name, "at least 1", value)
+        if self.depth < 0:
+            raise refuse("depth", "0 or more", self.depth)
+
+
+class LadderVAE(Hierarchy):
+    """A ladder from its parts; `LadderVAE.build` makes the parts from `LadderOptions`.
+
+    Args:
+        network: both paths; it sees x standardised by the likelihood.
+        likelihood: the head of the decoder.
+    """
+
+    name: ClassVar[str] = "ladder"
+
+    def __init__(self, network: Ladder, likelihood: Likelihood) -> None:
+        super().__init__(likelihood, network.shapes)
+        self.network = network
+
+    @classmethod
+    def build(
+        cls,
+        event_shape: Sequence[int],
+        support: Support,
+        options: LadderOptions = LadderOptions(),
+    ) -> LadderVAE:
+        """The model that ``options`` describe.
+
+        Raises:
+            InputError: a network for images and data that are none, or a ladder too deep for them.
+        """
+        likelihood = make_head(event_shape, support, options)
+        model = cls(_network(event_shape, likelihood.num_outputs, options), likelihood)
+        model.options = options
+        return model
+
+    def _infer(self, x: Tensor, num: int, take: Take) -> tuple[list[Level], Tensor]:
+        """See `Hierarchy._infer`; x climbs once, whatever the number of ways down."""
+        network, features = self.network, self.network.features(x)
+        h, levels = network.start(num * len(x)), list[Level]()
+        for i in range(self.num_levels, 0, -1):
+            p = gaussian(*parameters(network.prior(i, h)))
+            shift, log_ratio = parameters(network.offset(i, h, features[i - 1]))
+            log_ratio = F.hardtanh(log_ratio, MIN_LOG_SCALE, MAX_LOG_SCALE)
+            q = DiagonalGaussian(p.loc + shift, p.log_scale + log_ratio, p.event_ndim)
+            z = take(i, q)
+            # In units of p the prior is N(0, I), and the offset is all there is of q.
+            offset = DiagonalGaussian(shift * torch.exp(-p.log_scale), log_ratio, p.event_ndim)
+            levels.insert(0, Level(q, p, z, _per_channel(kl_gaussian(offset))))
+            h = network.descend(i, h, z)
+        return levels, network.output(h)
+
+    def _generate(self, num: int, take: Take) -> tuple[list[DiagonalGaussian], Tensor]:
+        """See `Hierarchy._generate`."""
+        h, priors = self.network.start(num), list[DiagonalGaussian]()
+        for i in range(self.num_levels, 0, -1):
+            p = gaussian(*parameters(self.network.prior(i, h)))
+            priors.insert(0, p)
+            h = self.network.descend(i, h, take(i, p))
+        return priors, self.network.output(h)
+
+
+def _per_channel(rate: Tensor) -> Tensor:
+    """KL of every latent (N, channels, …), summed over places: (N, channels)."""
+    return rate if rate.ndim == 2 else rate.flatten(2).sum(-1)
+
+
+def _network(event_shape: Sequence[int], num_outputs: int, options: LadderOptions) -> Ladder:
+    """The network that ``options`` name, or the one that fits the shape."""
+    kind = fitting_network(event_shape) if options.network == "auto" else options.network
+    if kind != "mlp" and len(event_shape) != 3:
+        raise refuse("network", f"mlp for data of shape {shown_shape(event_shape)}", kind)
+    if kind == "conv":
+        sizes: Any = {"depth": options.depth, "scales": options.scales}
+        channels, width = options.latent_dim or LATENT_CHANNELS, options.width or CHANNELS
+        return ConvLadder(event_shape, num_outputs, options.levels, channels, width=width, **sizes)
+    if options.scales is not None:
+        raise refuse("scales", f"left out for a network of kind {kind}", options.scales)
+    dims = [options.latent_dim or LATENT_DIM] * options.levels
+    sizes = {"width": options.width or WIDTH, "depth": options.depth}
+    return MlpLadder(event_shape, num_outputs, dims, has_brush=kind == "hybrid", **sizes)
