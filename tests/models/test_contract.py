@@ -45,8 +45,6 @@ CASES = {name: (name, {}) for name in MODELS} | {
     for value in get_args(get_type_hints(VAEOptions)[part])
     if value != getattr(VAEOptions, part)
 }
-
-
 CASES["ladder-conv"] = ("ladder", {"levels": 3, "latent_dim": 2, "network": "conv"})
 
 
@@ -255,6 +253,8 @@ def test_evaluation_has_the_promised_keys_and_its_terms_add_up(likelihood, digit
 @pytest.mark.parametrize("shape", [(5,), (1, 6, 5), (3, 7, 4)], ids=str)
 def test_any_shape_and_support_gives_a_finite_bound(case, shape, support):
     name, options = CASES[case]
+    if options.get("network") == "conv" and len(shape) == 1:
+        pytest.skip("convolutions are of images")
     model = small(name, shape, support=support, **options)
     top = 1 if isinstance(support, Real | Binary) else support.levels - 1
     for x in (torch.zeros(2, *shape), torch.full((2, *shape), float(top))):
@@ -276,10 +276,12 @@ def test_the_table_speaks_the_truth(name):
 def test_initial_weights_follow_from_the_seed_alone(case):
     torch.manual_seed(5)
     state, (name, parts) = torch.get_rng_state(), CASES[case]
-    one, two, other = (small(name, (4,), seed=seed, **parts).state_dict() for seed in (3, 3, 4))
+    one, two, other = (
+        small(name, (1, 4, 4), seed=seed, **parts).state_dict() for seed in (3, 3, 4)
+    )
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(one[key], two[key]) for key in one)
-    if dict(small(name, (4,)).named_parameters()):
+    if dict(small(name, (1, 4, 4)).named_parameters()):
         assert any(not torch.equal(one[key], other[key]) for key in one)
 
 

@@ -263,6 +263,7 @@ def test_what_does_not_fit_is_refused_in_a_line(shape, options, message):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two processor cores")
 def test_two_processes_end_with_the_codebook_of_one(tmp_path):
     """The first step sets all codes, from rows that either process may have."""

@@ -146,6 +146,7 @@ def _identity(model: Model, source: Source, split: str, data: Split) -> dict[str
         "split": split,
         "num_examples": len(data),
         "context": None if model.context is None else str(source.context),
+        "dequantised": model.dequantizes,
         "unit": "nats/example",
         "parameters": model.num_parameters,
     }

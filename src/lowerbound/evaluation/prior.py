@@ -55,8 +55,7 @@ def has_prior(model: Model) -> bool:
 
     One that dequantises has p(x + u|z) instead, and the mean of that over u has no closed form.
     """
-    dequantizes = getattr(model, "dequantizes", False)
-    return model.is_likelihood and hasattr(model, "prior") and not dequantizes
+    return model.is_likelihood and hasattr(model, "prior") and not model.dequantizes
 
 
 def prior_monte_carlo(

@@ -71,6 +71,11 @@ class Model(nn.Module, ABC):
         self.options: Any = None
         self.register_buffer("calibrated", torch.tensor(False))
 
+    @property
+    def dequantizes(self) -> bool:
+        """Whether uniform noise makes a density of discrete data, at the cost of some nats."""
+        return False
+
     # --- randomness -------------------------------------------------------------------------
 
     @abstractmethod

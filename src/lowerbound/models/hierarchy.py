@@ -273,6 +273,11 @@ class JointPosterior(Distribution):
         """Every level at its posterior mean, given the others at theirs: (B, d)."""
         return self.loc
 
+    @property
+    def stddev(self) -> Tensor:
+        """Of every level, given the others at their means: (B, d)."""
+        return self.log_scale.exp()
+
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density of joint vectors (B, d) or (K, B, d): (B,) or (K, B), nats."""
         joint = x if x.ndim == 3 else x.unsqueeze(0)
