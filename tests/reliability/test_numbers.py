@@ -19,7 +19,7 @@ from lowerbound.training import checkpoint, fit_model, loop
 from lowerbound.training.batches import Batches
 from lowerbound.training.checkpoint import checkpoints_of, load_newest
 from lowerbound.training.step import Step
-from tests.reliability.tiny import CONFIG, LOOPED, tiny_model, tiny_source
+from tests.reliability.tiny import CONFIG, LOOPED, first_of_all, tiny_model, tiny_source
 
 STEPS = 24
 SPOILT = (3, 9, 10, 17)  # steps, from 1
@@ -62,9 +62,8 @@ def groups_at(folder, step):
     return checkpoint._verified(path).tensors
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
 @pytest.mark.parametrize("place", ["batch", "loss", "added to the loss", "gradient"])
-@pytest.mark.parametrize("name", LOOPED)
+@pytest.mark.parametrize(("name", "value"), first_of_all(LOOPED, [math.nan, math.inf, -math.inf]))
 def test_what_is_not_finite_moves_nothing(name, place, value, tmp_path, monkeypatch):
     source = tiny_source(real=True)
     model = tiny_model(source, name)
@@ -138,8 +137,7 @@ def test_the_skipped_steps_of_the_last_thousand_outlive_a_resume(tmp_path, monke
         fit_model(again, source, config, folder=tmp_path, checkpoint=found)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
-@pytest.mark.parametrize("name", LOOPED)
+@pytest.mark.parametrize(("name", "value"), first_of_all(LOOPED, [math.nan, math.inf, -math.inf]))
 def test_a_validation_that_is_not_finite_is_not_the_best_and_blocks_nothing(
     name, value, source, tmp_path, monkeypatch
 ):

@@ -26,6 +26,7 @@ from tests.reliability.tiny import (
     LOOPED,
     NUM_BATCHES,
     NUM_STEPS,
+    first_of_all,
     images,
     labels,
     tensor_digests,
@@ -40,7 +41,11 @@ assert PLACES["at an epoch's end"] % NUM_BATCHES == 0
 
 
 @pytest.fixture(
-    scope="module", params=[(n, p) for n in LOOPED for p in ("float32", "bf16")], ids=str
+    scope="module",
+    params=[
+        pytest.param(case.values, marks=case.marks, id=str(case.values))
+        for case in first_of_all(LOOPED, ["float32", "bf16"])
+    ],
 )
 def whole(request, tmp_path_factory):
     """A run of each model that has a loop, with a checkpoint at every step."""

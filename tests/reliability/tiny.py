@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from lowerbound.build import MODELS, create_model
@@ -25,6 +26,16 @@ LOOPED = [
     name for name, entry in MODELS.items() if entry.load()[0].fit_exactly is Model.fit_exactly
 ]
 """Names of the models that have a training loop."""
+
+
+def first_of_all(names: list[str], values: list) -> list:
+    """Pairs of a name and a value: all of them by night; by day the first name with every value,
+    and the others with the first."""
+    return [
+        pytest.param(name, value, marks=[pytest.mark.nightly] if i and j else [])
+        for i, name in enumerate(names)
+        for j, value in enumerate(values)
+    ]
 
 
 def images() -> np.ndarray:
