@@ -1,0 +1,327 @@
+"""Solvers of Gaussian data, whose denoiser is linear and whose every answer is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lowerbound.errors import InputError
+from lowerbound.noising import Denoised, alpha, sigma
+from lowerbound.solvers import METHODS, finish, grid, invert, plan, solve
+from tests.solvers.gaussian import EIGENVALUES, FIRST, LAST, Optimal, diagonal, schedule, spread
+
+MEMBERS = METHODS.items()
+STILL = [name for name, member in MEMBERS if member.draws != "always"]
+BY_ETA = [name for name, member in MEMBERS if member.draws == "by eta"]
+NOISY = [("ancestral", {}), ("ancestral", {"variance": 1.0})]
+NOISY += [(name, {"eta": eta}) for name in BY_ETA for eta in (0.5, 1.0)]
+MEAN = torch.tensor([0.3, -1.0, 0.5, 2.0, 0.0], dtype=torch.float64)
+EXACT = spread(LAST) / spread(FIRST)  # the ODE keeps (z − α m)/spread as it is
+
+
+def levels(steps, kind="gamma"):
+    return grid(kind, steps, schedule)
+
+
+def normal(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def factor(method, steps, kind="gamma"):
+    """What a deterministic solver multiplies each direction by: the linear map itself."""
+    z = torch.ones(1, len(EIGENVALUES), dtype=torch.float64)
+    return solve(diagonal(), z, levels(steps, kind), method=method)[0]
+
+
+@pytest.mark.parametrize("kind", ["gamma", "karras", "flow"])
+@pytest.mark.parametrize("method", STILL)
+def test_the_error_of_the_map_falls_with_the_order_of_the_method(method, kind):
+    steps = 1024 if kind == "flow" else 128
+    once, twice = ((factor(method, n, kind) / EXACT - 1).abs() for n in (steps, 2 * steps))
+    assert (torch.log2(once / twice) - METHODS[method].order).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("steps", [500, 1000])
+def test_ddim_makes_the_spread_too_small_by_a_known_share(steps):
+    # Per step h in log σ/α the log of the factor errs by −h²/2 g (1 − g), g = ς²/(λ + ς²), and
+    # dg = 2 g (1 − g) d log ς: in all by −h/4 times the change of g.
+    h = (FIRST - LAST) / (2 * steps)
+    ends = [math.exp(g) / (EIGENVALUES + math.exp(g)) for g in (FIRST, LAST)]
+    expected = -h / 4 * (ends[0] - ends[1])
+    found = (factor("ddim", steps) / EXACT).log()
+    torch.testing.assert_close(found, expected, rtol=h, atol=0)
+
+
+@pytest.mark.parametrize("method", STILL)
+def test_samples_have_mean_and_spread_of_the_data(method):
+    at = (alpha(torch.tensor(g, dtype=torch.float64)) for g in (FIRST, LAST))
+    first, last = (a * MEAN for a in at)
+    z = torch.stack([first, first + spread(FIRST), first - spread(FIRST)])
+    found = solve(diagonal(MEAN), z, levels(1000), method=method)
+    expected = torch.stack([last, last + spread(LAST), last - spread(LAST)])
+    tolerance = 0.003 if METHODS[method].order == 1 else 2e-5
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance * 0.1)
+    x = finish(diagonal(MEAN), found, levels(1000))
+    torch.testing.assert_close(x[0], MEAN, rtol=0, atol=5e-3)
+
+
+def chain_variance(gammas, method, eigenvalue, start=1.0, **options):
+    """Variance at the last level: V_s = k² V_t + τ², from the numbers of the steps (one before).
+
+    The second-order method also remembers x̂ = k' z of the step before; then the recursion is one
+    of the covariance of both.
+    """
+    covariance = torch.zeros(2, 2, dtype=torch.float64)
+    covariance[0, 0] = start
+    a, s = alpha(gammas), sigma(gammas)
+    for i, leap in enumerate(plan(gammas, method, **options)):
+        total = a[i] ** 2 * eigenvalue + s[i] ** 2
+        x, eps = a[i] * eigenvalue / total, s[i] / total
+        here = leap.x * x + leap.eps * eps + leap.pull * x
+        move = torch.tensor([[here, -leap.pull], [x, 0.0]], dtype=torch.float64)
+        covariance = move @ covariance @ move.mT
+        covariance[0, 0] += leap.noise**2
+    return float(covariance[0, 0])
+
+
+@pytest.mark.parametrize(("method", "options"), NOISY)
+def test_random_methods_have_the_variance_of_their_recursion(method, options):
+    gammas, n = levels(20), 40_000
+    z = normal(n, len(EIGENVALUES))
+    found = solve(diagonal(), z, gammas, method=method, **options).var(0)
+    expected = [chain_variance(gammas, method, float(v), **options) for v in EIGENVALUES]
+    torch.testing.assert_close(
+        found, torch.tensor(expected, dtype=torch.float64), rtol=5 * math.sqrt(2 / n), atol=0
+    )
+
+
+@pytest.mark.parametrize(("method", "options"), NOISY)
+def test_random_methods_are_exact_in_the_limit_of_many_steps(method, options):
+    errors = []
+    for steps in (500, 1000):
+        gammas = levels(steps)
+        found = [
+            chain_variance(gammas, method, float(v), float(spread(FIRST, v)) ** 2, **options)
+            for v in EIGENVALUES
+        ]
+        errors.append((torch.tensor(found) / spread(LAST) ** 2 - 1).abs())
+    assert errors[1].max() < 0.02
+    assert torch.log2(errors[0] / errors[1]).min() > 0.7
+
+
+def test_the_ancestral_chain_has_the_known_evidence():
+    # 1001 levels γ_i = −13 + 18 i/1000, λ = 0.3, p(z_1) = N(0, 1), p(x|z_0) the exact posterior.
+    gammas, eigenvalue = levels(1000), 0.3
+    variance = chain_variance(gammas, "ancestral", eigenvalue)
+    a, s = float(alpha(gammas[-1])), float(sigma(gammas[-1]))
+    total = a**2 * eigenvalue + s**2
+    slope = a * eigenvalue / total
+    seen = slope**2 * variance + eigenvalue * s**2 / total  # variance of x under the model
+    nats = 0.5 * (math.log(2 * math.pi * seen) + eigenvalue / seen)
+    assert nats == pytest.approx(0.816972337, abs=1e-8)
+
+
+def test_the_ancestral_step_is_the_textbook_posterior():
+    gammas = levels(7)
+    a, s = alpha(gammas), sigma(gammas)
+    x, eps = normal(2, 50)
+    for i, leap in enumerate(plan(gammas, "ancestral")):
+        z = a[i] * x + s[i] * eps
+        ratio = a[i] / a[i + 1]
+        fresh = s[i] ** 2 - ratio**2 * s[i + 1] ** 2
+        mean = (ratio * s[i + 1] ** 2 * z + a[i + 1] * fresh * x) / s[i] ** 2
+        torch.testing.assert_close(leap.x * x + leap.eps * eps, mean)
+        variance = float(fresh * s[i + 1] ** 2 / s[i] ** 2)
+        assert leap.noise**2 == pytest.approx(variance, rel=1e-6)
+    for i, leap in enumerate(plan(gammas, "ancestral", variance=1.0)):
+        ratio = a[i] / a[i + 1]
+        assert leap.noise**2 == pytest.approx(float(s[i] ** 2 - ratio**2 * s[i + 1] ** 2))
+
+
+def test_ddim_with_all_its_noise_is_ancestral():
+    z, gammas = normal(9, 5), levels(11)
+    found = solve(diagonal(MEAN), z, gammas, method="ddim", eta=1.0)
+    torch.testing.assert_close(found, solve(diagonal(MEAN), z, gammas, method="ancestral"))
+    for one, other in zip(plan(gammas, "dpm++", 1.0), plan(gammas, "ancestral"), strict=True):
+        assert one[:3] == pytest.approx(other[:3], rel=1e-12)
+
+
+def test_numbers_of_very_short_steps_lose_nothing():
+    # Differences of σ² and α² in float32 would have no digit left.
+    gammas = torch.tensor([5.0, 5.0 - 1e-9], dtype=torch.float64)
+    h = float(gammas[0] - gammas[1]) / 2
+    (leap,) = plan(gammas, "ancestral")
+    assert leap.noise == pytest.approx(float(sigma(gammas[1])) * math.sqrt(2 * h), rel=1e-6)
+    (leap,) = plan(gammas, "heun")
+    assert leap.push == pytest.approx(-float(sigma(gammas[1])) * h / 2, rel=1e-6)
+
+
+def test_euler_is_the_step_of_flow_matching():
+    # In its own variables: w = (1 − t) x + t ε, w_s = w_t + (s − t) (ε̂ − x̂), z = (α + σ) w.
+    gammas, denoise = levels(13, "flow"), diagonal(MEAN)
+    scale, t = alpha(gammas) + sigma(gammas), sigma(gammas) / (alpha(gammas) + sigma(gammas))
+    z = normal(4, 5)
+    w = z / scale[0]
+    for i in range(13):
+        found = denoise(w * scale[i], gammas[i])
+        w = w + (t[i + 1] - t[i]) * (found.eps - found.x)
+    torch.testing.assert_close(solve(denoise, z, gammas, method="euler"), w * scale[-1])
+
+
+def test_heun_is_the_trapezoid_in_the_variance_exploding_variables():
+    gammas, denoise = levels(13, "karras"), diagonal(MEAN)
+    z = normal(4, 5)
+    y, ratio = z / alpha(gammas[0]), (gammas / 2).exp()
+    for i in range(13):
+        step = ratio[i + 1] - ratio[i]
+        slope = denoise(y * alpha(gammas[i]), gammas[i]).eps
+        ahead = denoise((y + step * slope) * alpha(gammas[i + 1]), gammas[i + 1]).eps
+        y = y + step * (slope + ahead) / 2
+    torch.testing.assert_close(
+        solve(denoise, z, gammas, method="heun"), y * alpha(gammas[-1]), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_dpm_is_exact_where_x_is_a_line_in_log_snr():
+    def denoise(z, gamma):
+        x = torch.ones_like(z) * (2 - 0.3 * gamma)
+        return Denoised(x, (z - alpha(gamma) * x) / sigma(gamma))
+
+    # z_s = (σ_s/σ_t) z_t + σ_s ∫ e^u x̂(u) du over u = −γ/2, with x̂ = 2 + 0.6 u.
+    gammas = torch.tensor([3.0, 1.0, 0.0, -2.5], dtype=torch.float64)
+    z = solve(denoise, torch.zeros(1, 1, dtype=torch.float64), gammas[:2], method="ddim")
+    u = -gammas / 2
+    anti = u.exp() * (2 + 0.6 * u - 0.6)
+    exact = sigma(gammas[3]) * (z / sigma(gammas[1]) + anti[3] - anti[1])
+    # Its first step is DDIM's. The others would be exact with x̂ extended to their own start: 2M
+    # takes the slope at the middle of the step, right to second order.
+    found = solve(denoise, torch.zeros(1, 1, dtype=torch.float64), gammas, method="dpm++")
+    ddim = solve(denoise, torch.zeros(1, 1, dtype=torch.float64), gammas, method="ddim")
+    assert abs(float(found - exact)) < 0.5 * abs(float(ddim - exact))
+
+
+@pytest.mark.parametrize("method", STILL)
+def test_the_same_noise_gives_the_same_picture_whatever_the_number_of_steps(method):
+    z = normal(8, 5)
+    few, many = (solve(diagonal(MEAN), z, levels(n), method=method) for n in (25, 400))
+    assert (few - many).abs().max() < 0.1 * (many - many.mean(0)).abs().max()
+    torch.testing.assert_close(few, solve(diagonal(MEAN), z, levels(25), method=method))
+
+
+@pytest.mark.parametrize("method", STILL)
+def test_how_examples_are_batched_changes_nothing(method):
+    z = normal(7, 5)
+    whole = solve(diagonal(MEAN), z, levels(12), method=method)
+    parts = [solve(diagonal(MEAN), part, levels(12), method=method) for part in z.split([1, 4, 2])]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_evaluations_are_counted_and_each_step_is_seen(method):
+    denoise, seen = diagonal(), []
+    solve(denoise, normal(2, 5), levels(6), method=method, keep=lambda *step: seen.append(step))
+    assert denoise.calls == 6 * METHODS[method].evaluations
+    assert [i for i, _, _ in seen] == list(range(6))
+    for (_, z, found), gamma in zip(seen, levels(6), strict=False):
+        torch.testing.assert_close(alpha(gamma) * found.x + sigma(gamma) * found.eps, z)
+
+
+@pytest.mark.parametrize(("method", "options"), [*NOISY, ("heun", {})])
+def test_randomness_is_private_and_repeats(method, options):
+    z, state = normal(3, 5), torch.get_rng_state()
+
+    def run(seed=None):
+        own = None if seed is None else torch.Generator().manual_seed(seed)
+        return solve(diagonal(), z, levels(5), method=method, generator=own, **options)
+
+    assert torch.equal(run(), run())
+    assert torch.equal(run(1), run(1))
+    assert torch.equal(run(1), run(2)) == (method == "heun")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(z, normal(3, 5))  # what was given is left alone
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision_stays_in_the_network(method):
+    def coarse(z, gamma):
+        assert z.dtype == gamma.dtype == torch.float32
+        found = diagonal(MEAN.float())(z, gamma)
+        return Denoised(found.x.bfloat16(), found.eps.bfloat16())
+
+    found = solve(coarse, normal(4, 5, dtype=torch.bfloat16), levels(20), method=method)
+    assert found.dtype == torch.float32
+    assert finish(coarse, found, levels(20)).dtype == torch.float32
+    single = solve(diagonal(MEAN.float()), normal(4, 5).float(), levels(20), method=method)
+    double = solve(diagonal(MEAN), normal(4, 5).float().double(), levels(20), method=method)
+    if METHODS[method].draws != "always":
+        torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-5)
+
+
+def test_solving_records_no_gradients():
+    weight = torch.ones((), dtype=torch.float64, requires_grad=True)
+
+    def denoise(z, gamma):
+        found = diagonal()(z, gamma)
+        return Denoised(found.x * weight, found.eps * weight)
+
+    gammas = levels(3).requires_grad_()
+    z = solve(denoise, normal(2, 5), gammas)
+    assert not z.requires_grad
+    assert not finish(denoise, z, gammas).requires_grad
+
+
+@pytest.mark.parametrize("refinements", [0, 30])
+def test_inverting_and_solving_returns_what_was_given(refinements):
+    gammas, x = levels(40), MEAN + normal(6, 5)
+    z = invert(diagonal(MEAN), x, gammas, refinements=refinements)
+    found = solve(diagonal(MEAN), z, gammas)
+    assert (found - x).abs().max() < (1e-9 if refinements else 0.2)
+
+
+@pytest.mark.parametrize("method", STILL)
+def test_inverted_data_are_noise(method):
+    z = alpha(levels(2)[-1]) * MEAN + spread(LAST) * normal(6, 5)
+    noise = invert(diagonal(MEAN), z, levels(400), method=method)
+    expected = alpha(levels(2)[0]) * MEAN + spread(FIRST) * normal(6, 5)
+    tolerance = 0.01 if METHODS[method].order == 1 else 3e-4
+    torch.testing.assert_close(noise, expected, rtol=tolerance, atol=tolerance)
+    returned = solve(diagonal(MEAN), noise, levels(400), method=method)
+    torch.testing.assert_close(returned, z, rtol=3 * tolerance, atol=tolerance)
+
+
+def test_correlated_data_come_out_correlated():
+    root = normal(5, 5)
+    optimal = Optimal(root @ root.mT + 0.1 * torch.eye(5, dtype=torch.float64))
+    z = torch.eye(5, dtype=torch.float64)
+    found = solve(optimal, z, levels(300), method="heun")
+    share = spread(LAST, optimal.eigenvalues) / spread(FIRST, optimal.eigenvalues)
+    exact = (optimal.axes * share) @ optimal.axes.mT  # of the ODE
+    torch.testing.assert_close(found, exact, rtol=0, atol=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"method": "plms"}, "'method' must be one of ancestral, ddim"),
+        ({"eta": 1.5}, "'eta' must be between 0 and 1, got 1.5"),
+        ({"eta": float("nan")}, "'eta' must be between 0 and 1"),
+        ({"method": "heun", "eta": 0.5}, "'eta' must be 0 for the method heun"),
+        ({"method": "ddim", "variance": 0.5}, "'variance' must be 0 for the method ddim"),
+        ({"gammas": torch.tensor([1.0])}, "'gammas' must be at least two levels"),
+        ({"gammas": torch.tensor([1.0, 1.0])}, "'gammas' must be finite and falling"),
+        ({"gammas": torch.tensor([1.0, -torch.inf])}, "'gammas' must be finite and falling"),
+    ],
+)
+def test_bad_input_is_refused_by_name(change, said):
+    given = {"gammas": levels(3), **change}
+    with pytest.raises(InputError, match=said):
+        solve(diagonal(), normal(2, 5), **given)
+
+
+def test_what_cannot_be_inverted_is_refused():
+    with pytest.raises(InputError, match="'method' must be one that draws no noise"):
+        invert(diagonal(), normal(2, 5), levels(3), method="ancestral")
+    with pytest.raises(InputError, match="'refinements' must be 0 for the method heun"):
+        invert(diagonal(), normal(2, 5), levels(3), method="heun", refinements=2)
