@@ -38,12 +38,14 @@ def factor(method, steps, kind="gamma"):
 @pytest.mark.parametrize("kind", ["gamma", "karras", "flow"])
 @pytest.mark.parametrize("method", STILL)
 def test_the_error_of_the_map_falls_with_the_order_of_the_method(method, kind):
-    steps = 1024 if kind == "flow" else 128
+    steps = 64 if kind == "gamma" else 128
     once, twice = ((factor(method, n, kind) / EXACT - 1).abs() for n in (steps, 2 * steps))
-    assert (torch.log2(once / twice) - METHODS[method].order).abs().max() < 0.2
+    rate = torch.log2(once / twice) - METHODS[method].order
+    # The flow's steps are too long at the clean end for the smallest variance.
+    assert rate[2 if kind == "flow" else 0 :].abs().max() < 0.35
 
 
-@pytest.mark.parametrize("steps", [500, 1000])
+@pytest.mark.parametrize("steps", [100, 200])
 def test_ddim_makes_the_spread_too_small_by_a_known_share(steps):
     # Per step h in log σ/α the log of the factor errs by −h²/2 g (1 − g), g = ς²/(λ + ς²), and
     # dg = 2 g (1 − g) d log ς: in all by −h/4 times the change of g.
@@ -51,7 +53,7 @@ def test_ddim_makes_the_spread_too_small_by_a_known_share(steps):
     ends = [math.exp(g) / (EIGENVALUES + math.exp(g)) for g in (FIRST, LAST)]
     expected = -h / 4 * (ends[0] - ends[1])
     found = (factor("ddim", steps) / EXACT).log()
-    torch.testing.assert_close(found, expected, rtol=h, atol=0)
+    torch.testing.assert_close(found, expected, rtol=h / 2, atol=0)
 
 
 @pytest.mark.parametrize("method", STILL)
@@ -59,62 +61,70 @@ def test_samples_have_mean_and_spread_of_the_data(method):
     at = (alpha(torch.tensor(g, dtype=torch.float64)) for g in (FIRST, LAST))
     first, last = (a * MEAN for a in at)
     z = torch.stack([first, first + spread(FIRST), first - spread(FIRST)])
-    found = solve(diagonal(MEAN), z, levels(1000), method=method)
+    found = solve(diagonal(MEAN), z, levels(200), method=method)
     expected = torch.stack([last, last + spread(LAST), last - spread(LAST)])
-    tolerance = 0.003 if METHODS[method].order == 1 else 2e-5
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance * 0.1)
-    x = finish(diagonal(MEAN), found, levels(1000))
-    torch.testing.assert_close(x[0], MEAN, rtol=0, atol=5e-3)
+    tolerance = 0.013 if METHODS[method].order == 1 else 3e-4
+    assert ((found - expected) / spread(LAST)).abs().max() < tolerance
+    x = finish(diagonal(MEAN), found[0], levels(200))
+    torch.testing.assert_close(x, MEAN, rtol=0, atol=tolerance)
 
 
-def chain_variance(gammas, method, eigenvalue, start=1.0, **options):
-    """Variance at the last level: V_s = k² V_t + τ², from the numbers of the steps (one before).
+def chain_variance(gammas, method, eigenvalues, start, **options):
+    """Variances at the last level: V_s = k² V_t + τ², from the numbers of the steps.
 
-    The second-order method also remembers x̂ = k' z of the step before; then the recursion is one
-    of the covariance of both.
+    The second-order method also remembers x̂ of the step before; then the recursion is one of the
+    covariance of both.
     """
-    covariance = torch.zeros(2, 2, dtype=torch.float64)
-    covariance[0, 0] = start
+    covariance = torch.zeros(len(eigenvalues), 2, 2, dtype=torch.float64)
+    covariance[:, 0, 0] = start
     a, s = alpha(gammas), sigma(gammas)
     for i, leap in enumerate(plan(gammas, method, **options)):
-        total = a[i] ** 2 * eigenvalue + s[i] ** 2
-        x, eps = a[i] * eigenvalue / total, s[i] / total
+        total = a[i] ** 2 * eigenvalues + s[i] ** 2
+        x, eps = a[i] * eigenvalues / total, s[i] / total
         here = leap.x * x + leap.eps * eps + leap.pull * x
-        move = torch.tensor([[here, -leap.pull], [x, 0.0]], dtype=torch.float64)
+        old = torch.full_like(x, -leap.pull)
+        move = torch.stack([here, old, x, torch.zeros_like(x)], -1).reshape(-1, 2, 2)
         covariance = move @ covariance @ move.mT
-        covariance[0, 0] += leap.noise**2
-    return float(covariance[0, 0])
+        covariance[:, 0, 0] += leap.noise**2
+    return covariance[:, 0, 0]
 
 
 @pytest.mark.parametrize(("method", "options"), NOISY)
 def test_random_methods_have_the_variance_of_their_recursion(method, options):
-    gammas, n = levels(20), 40_000
+    gammas, n = levels(20), 10_000
     z = normal(n, len(EIGENVALUES))
     found = solve(diagonal(), z, gammas, method=method, **options).var(0)
-    expected = [chain_variance(gammas, method, float(v), **options) for v in EIGENVALUES]
-    torch.testing.assert_close(
-        found, torch.tensor(expected, dtype=torch.float64), rtol=5 * math.sqrt(2 / n), atol=0
-    )
+    expected = chain_variance(gammas, method, EIGENVALUES, 1.0, **options)
+    torch.testing.assert_close(found, expected, rtol=4.5 * math.sqrt(2 / n), atol=0)
 
 
 @pytest.mark.parametrize(("method", "options"), NOISY)
 def test_random_methods_are_exact_in_the_limit_of_many_steps(method, options):
-    errors = []
-    for steps in (500, 1000):
-        gammas = levels(steps)
-        found = [
-            chain_variance(gammas, method, float(v), float(spread(FIRST, v)) ** 2, **options)
-            for v in EIGENVALUES
-        ]
-        errors.append((torch.tensor(found) / spread(LAST) ** 2 - 1).abs())
-    assert errors[1].max() < 0.02
-    assert torch.log2(errors[0] / errors[1]).min() > 0.7
+    start = spread(FIRST) ** 2
+    once, twice = (
+        chain_variance(levels(n), method, EIGENVALUES, start, **options) / spread(LAST) ** 2 - 1
+        for n in (200, 400)
+    )
+    assert twice.abs().max() < 0.05
+    rate = torch.log2(once.abs() / twice.abs())[once.abs() > 1e-9]
+    assert len(rate) >= 4
+    assert rate.min() > 0.8
+
+
+@pytest.mark.parametrize(("variance", "eigenvalue"), [(0.0, 0.0), (1.0, 1.0)])
+def test_each_variance_is_exact_for_the_data_that_it_is_right_for(variance, eigenvalue):
+    # One point, and white noise: the chain has the right variance whatever the number of steps.
+    values = torch.tensor([eigenvalue], dtype=torch.float64)
+    start = spread(FIRST, values) ** 2
+    found = chain_variance(levels(5), "ancestral", values, start, variance=variance)
+    torch.testing.assert_close(found, spread(LAST, values) ** 2, rtol=1e-9, atol=0)
 
 
 def test_the_ancestral_chain_has_the_known_evidence():
     # 1001 levels γ_i = −13 + 18 i/1000, λ = 0.3, p(z_1) = N(0, 1), p(x|z_0) the exact posterior.
     gammas, eigenvalue = levels(1000), 0.3
-    variance = chain_variance(gammas, "ancestral", eigenvalue)
+    values = torch.tensor([eigenvalue], dtype=torch.float64)
+    variance = float(chain_variance(gammas, "ancestral", values, 1.0))
     a, s = float(alpha(gammas[-1])), float(sigma(gammas[-1]))
     total = a**2 * eigenvalue + s**2
     slope = a * eigenvalue / total
@@ -184,22 +194,25 @@ def test_heun_is_the_trapezoid_in_the_variance_exploding_variables():
     )
 
 
-def test_dpm_is_exact_where_x_is_a_line_in_log_snr():
-    def denoise(z, gamma):
-        x = torch.ones_like(z) * (2 - 0.3 * gamma)
-        return Denoised(x, (z - alpha(gamma) * x) / sigma(gamma))
-
-    # z_s = (σ_s/σ_t) z_t + σ_s ∫ e^u x̂(u) du over u = −γ/2, with x̂ = 2 + 0.6 u.
-    gammas = torch.tensor([3.0, 1.0, 0.0, -2.5], dtype=torch.float64)
-    z = solve(denoise, torch.zeros(1, 1, dtype=torch.float64), gammas[:2], method="ddim")
-    u = -gammas / 2
-    anti = u.exp() * (2 + 0.6 * u - 0.6)
-    exact = sigma(gammas[3]) * (z / sigma(gammas[1]) + anti[3] - anti[1])
-    # Its first step is DDIM's. The others would be exact with x̂ extended to their own start: 2M
-    # takes the slope at the middle of the step, right to second order.
-    found = solve(denoise, torch.zeros(1, 1, dtype=torch.float64), gammas, method="dpm++")
-    ddim = solve(denoise, torch.zeros(1, 1, dtype=torch.float64), gammas, method="ddim")
-    assert abs(float(found - exact)) < 0.5 * abs(float(ddim - exact))
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_dpm_is_the_published_multistep(eta):
+    # z_s = (σ_s/σ_t) e^(−ηh) z − α_s (e^(−(1+η)h) − 1) D + σ_s √(1 − e^(−2ηh)) n,
+    # D = x̂ + (x̂ − x̂_before) h/(2 h_before); the first step has D = x̂.
+    gammas, denoise = levels(9, "karras"), diagonal(MEAN)
+    z, own, before = normal(4, 5), torch.Generator().manual_seed(3), None
+    w, h = z, -gammas.diff() / 2
+    for i in range(9):
+        x = denoise(w, gammas[i]).x
+        leading = x if before is None else x + (x - before) * h[i] / (2 * h[i - 1])
+        shrink = sigma(gammas[i + 1]) / sigma(gammas[i]) * (-eta * h[i]).exp()
+        w = shrink * w - alpha(gammas[i + 1]) * (-(1 + eta) * h[i]).expm1() * leading
+        if eta:
+            noise = torch.randn(4, 5, generator=own, dtype=torch.float64)
+            w = w + sigma(gammas[i + 1]) * (-(-2 * eta * h[i]).expm1()).sqrt() * noise
+        before = x
+    generator = torch.Generator().manual_seed(3)
+    found = solve(denoise, z, gammas, method="dpm++", eta=eta, generator=generator)
+    torch.testing.assert_close(found, w)
 
 
 @pytest.mark.parametrize("method", STILL)
@@ -277,17 +290,17 @@ def test_inverting_and_solving_returns_what_was_given(refinements):
     gammas, x = levels(40), MEAN + normal(6, 5)
     z = invert(diagonal(MEAN), x, gammas, refinements=refinements)
     found = solve(diagonal(MEAN), z, gammas)
-    assert (found - x).abs().max() < (1e-9 if refinements else 0.2)
+    assert (found - x).abs().max() < (1e-9 if refinements else 0.4)
 
 
 @pytest.mark.parametrize("method", STILL)
 def test_inverted_data_are_noise(method):
     z = alpha(levels(2)[-1]) * MEAN + spread(LAST) * normal(6, 5)
-    noise = invert(diagonal(MEAN), z, levels(400), method=method)
+    noise = invert(diagonal(MEAN), z, levels(200), method=method)
     expected = alpha(levels(2)[0]) * MEAN + spread(FIRST) * normal(6, 5)
-    tolerance = 0.01 if METHODS[method].order == 1 else 3e-4
+    tolerance = 0.02 if METHODS[method].order == 1 else 1e-3
     torch.testing.assert_close(noise, expected, rtol=tolerance, atol=tolerance)
-    returned = solve(diagonal(MEAN), noise, levels(400), method=method)
+    returned = solve(diagonal(MEAN), noise, levels(200), method=method)
     torch.testing.assert_close(returned, z, rtol=3 * tolerance, atol=tolerance)
 
 

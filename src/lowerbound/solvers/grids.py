@@ -72,8 +72,8 @@ def grid(
     Raises:
         InputError: an unknown kind, no step, or more steps than the chain has.
 
-    >>> grid("gamma", 3, lambda t: -13 + 18 * t).tolist()
-    [5.0, -1.0, -7.0, -13.0]
+    >>> grid("gamma", 2, lambda t: -13 + 18 * t).tolist()
+    [5.0, -4.0, -13.0]
     """
     if kind not in GRIDS:
         raise refuse("grid", f"one of {', '.join(GRIDS)}", kind)

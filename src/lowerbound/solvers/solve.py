@@ -186,5 +186,5 @@ def falling(gammas: Tensor) -> Tensor:
 def noise_like(z: Tensor, generator: torch.Generator | None) -> Draw:
     """Draws of standard normal noise of the shape of z, by a generator of the caller's or ours."""
     own = generator_for("solve", 0, device=z.device) if generator is None else generator
-    given = {"dtype": wide(z).dtype, "device": own.device, "generator": own}
-    return lambda: torch.randn(z.shape, **given).to(z.device)
+    device, dtype = own.device, wide(z).dtype
+    return lambda: torch.randn(z.shape, generator=own, dtype=dtype, device=device).to(z.device)

@@ -104,7 +104,7 @@ def thresholded(denoise: Denoise, share: float = 0.995, bound: float = 1.0) -> D
         rank = max(1, math.ceil(share * size.shape[1]))
         largest = size.kthvalue(rank, dim=1).values.clamp(min=bound)
         limit = largest.reshape(-1, *[1] * (found.x.ndim - 1))
-        return _moved(found, found.x.clamp(-limit, limit) * (bound / limit), gamma)
+        return _moved(found, found.x.clamp(-limit, limit) / limit * bound, gamma)
 
     return inside
 
