@@ -25,7 +25,9 @@ def explains(found, z, gamma=GAMMA):
 
 def pair(z, gamma):
     """The first half of a doubled batch with the context, the second without."""
-    with_, without = (diagonal(m)(half, gamma) for m, half in zip((MEAN, 0.0), z.chunk(2), strict=True))
+    with_, without = (
+        diagonal(m)(half, gamma) for m, half in zip((MEAN, 0.0), z.chunk(2), strict=True)
+    )
     return Denoised(torch.cat([with_.x, without.x]), torch.cat([with_.eps, without.eps]))
 
 
