@@ -201,7 +201,7 @@ def alone(args) -> str:
         run()
         cost = statistics.median(seconds(run) for _ in range(args.rounds)) / 200
         costs.append(f"{name} {1e6 * cost:.0f} µs")
-    return f"lowerbound's own time per step, the first reading of the levels included: {', '.join(costs)}"
+    return f"lowerbound's own time per step, with what is done once: {', '.join(costs)}"
 
 
 def report(args, rows, counts, times) -> None:

@@ -45,15 +45,26 @@ def test_the_error_of_the_map_falls_with_the_order_of_the_method(method, kind):
     assert rate[2 if kind == "flow" else 0 :].abs().max() < 0.35
 
 
+# The log of the factor errs by Σ c(g) h^(p+1) over the steps, g = ς²/(λ + ς²): c is found by
+# expanding one step in h. As dg = 2 g (1 − g) du along u = log ς, the sum is h^p times the change
+# of C(g) = ∫ c dg/(2 g (1 − g)). The first step of dpm++ is one of DDIM.
+LEADING = {
+    "ddim": (lambda g: -g / 4, lambda g: 0 * g),
+    "euler": (lambda g: -g / 4, lambda g: 0 * g),
+    "heun": (lambda g: g**2 / 8, lambda g: 0 * g),
+    "dpm++": (lambda g: 3 * g / 8 - 5 * g**2 / 16, lambda g: -g * (1 - g) / 2),
+}
+
+
 @pytest.mark.parametrize("steps", [100, 200])
-def test_ddim_makes_the_spread_too_small_by_a_known_share(steps):
-    # Per step h in log σ/α the log of the factor errs by −h²/2 g (1 − g), g = ς²/(λ + ς²), and
-    # dg = 2 g (1 − g) d log ς: in all by −h/4 times the change of g.
+@pytest.mark.parametrize("method", STILL)
+def test_the_error_of_the_spread_has_the_leading_term_that_was_derived(method, steps):
     h = (FIRST - LAST) / (2 * steps)
-    ends = [math.exp(g) / (EIGENVALUES + math.exp(g)) for g in (FIRST, LAST)]
-    expected = -h / 4 * (ends[0] - ends[1])
-    found = (factor("ddim", steps) / EXACT).log()
-    torch.testing.assert_close(found, expected, rtol=h / 2, atol=0)
+    noisy, clean = (math.exp(g) / (EIGENVALUES + math.exp(g)) for g in (FIRST, LAST))
+    over_all, at_first = LEADING[method]
+    expected = h ** METHODS[method].order * (over_all(noisy) - over_all(clean) + at_first(noisy))
+    found = (factor(method, steps) / EXACT).log()
+    torch.testing.assert_close(found, expected, rtol=h, atol=0)
 
 
 @pytest.mark.parametrize("method", STILL)
@@ -109,6 +120,17 @@ def test_random_methods_are_exact_in_the_limit_of_many_steps(method, options):
     rate = torch.log2(once.abs() / twice.abs())[once.abs() > 1e-9]
     assert len(rate) >= 4
     assert rate.min() > 0.8
+
+
+def test_the_ancestral_chain_makes_the_variance_too_small_by_a_known_share():
+    # Each step lacks 4 h² g (1 − g) of the variance, of which 1 − g is left in the end.
+    values = torch.tensor([0.05, 0.3], dtype=torch.float64)
+    for steps in (200, 400):
+        gammas = grid("gamma", steps, lambda t: -18 + 28 * t)
+        start, end = (spread(g, values) ** 2 for g in (10.0, -18.0))
+        found = (chain_variance(gammas, "ancestral", values, start) / end).log()
+        h = 14 / steps
+        torch.testing.assert_close(found, torch.full_like(found, -h), rtol=h, atol=0)
 
 
 @pytest.mark.parametrize(("variance", "eigenvalue"), [(0.0, 0.0), (1.0, 1.0)])
