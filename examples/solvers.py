@@ -46,11 +46,11 @@ def log_error(method: str, gammas: torch.Tensor) -> float:
 
 
 def paths(method: str, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Twelve walks from noise to data: γ (steps,) and z/spread (steps, 12)."""
-    gammas, seen = levels(steps, -8.0, 6.0), []
+    """Twelve walks from noise to data: γ (steps,) and z (steps, 12)."""
+    gammas, seen = levels(steps, -6.0, 5.0), []
     z = torch.randn(12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     solve(denoise, z, gammas, method=method, keep=lambda i, z, found: seen.append(z))
-    return gammas[:-1], torch.stack(seen) / spread(gammas[:-1])[:, None]
+    return gammas[:-1], torch.stack(seen)
 
 
 def main() -> None:
@@ -83,7 +83,7 @@ def main() -> None:
     for axes, method in ((still, "heun"), (noisy, "ancestral")):
         gammas, walks = paths(method, 60)
         axes.plot(gammas, walks, color=COLOURS[method], linewidth=0.8)
-        axes.set(xlabel="γ", ylabel="z / spread", ylim=(-3, 3))
+        axes.set(xlabel="γ", ylabel="z", ylim=(-3, 3))
         axes.invert_xaxis()
     finish(rows, figure, args.out)
 
