@@ -172,12 +172,41 @@ def test_the_ancestral_step_is_the_textbook_posterior():
         assert leap.noise**2 == pytest.approx(float(s[i] ** 2 - ratio**2 * s[i + 1] ** 2))
 
 
+def test_a_learned_variance_is_read_element_by_element_unless_another_is_asked_for():
+    z, gammas = normal(4, 5), levels(9)
+    half = torch.cat([torch.zeros(4, 2), torch.ones(4, 3)], 1).double()
+
+    def learned(z, gamma):
+        return (*diagonal(MEAN)(z, gamma), half)
+
+    def run(denoise, **options):
+        return solve(denoise, z, gammas, method="ancestral", **options)
+
+    low, high = (run(diagonal(MEAN), variance=v) for v in (0.0, 1.0))
+    assert not torch.equal(low, high)
+    torch.testing.assert_close(run(learned), torch.where(half == 0, low, high))
+    assert torch.equal(run(learned, variance=0.0), low)
+    assert torch.equal(run(diagonal(MEAN)), low)
+    assert torch.equal(solve(learned, z, gammas), solve(diagonal(MEAN), z, gammas))
+
+
 def test_ddim_with_all_its_noise_is_ancestral():
     z, gammas = normal(9, 5), levels(11)
     found = solve(diagonal(MEAN), z, gammas, method="ddim", eta=1.0)
     torch.testing.assert_close(found, solve(diagonal(MEAN), z, gammas, method="ancestral"))
     for one, other in zip(plan(gammas, "dpm++", 1.0), plan(gammas, "ancestral"), strict=True):
         assert one[:3] == pytest.approx(other[:3], rel=1e-12)
+
+
+@pytest.mark.parametrize("method", BY_ETA)
+def test_eta_is_the_share_of_the_standard_deviation_of_the_posterior(method):
+    whole, part = (plan(levels(9), method, eta) for eta in (1.0, 0.3))
+    for one, other in zip(whole, part, strict=True):
+        assert other.noise == pytest.approx(0.3 * one.noise, rel=1e-12)
+    clean = sigma(levels(9)[1:]).tolist()
+    for leap, s in zip(part, clean, strict=True):
+        assert leap.eps**2 + leap.noise**2 == pytest.approx(s**2, rel=1e-12)
+    assert whole[0].pull == 0  # nothing came before
 
 
 def test_numbers_of_very_short_steps_lose_nothing():

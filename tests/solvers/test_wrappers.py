@@ -7,7 +7,7 @@ import torch
 
 from lowerbound.errors import InputError
 from lowerbound.noising import Denoised, alpha, sigma
-from lowerbound.solvers import clipped, grid, guided, guided_pair, solve, thresholded
+from lowerbound.solvers import Seen, clipped, grid, guided, guided_pair, solve, thresholded
 from tests.solvers.gaussian import diagonal, schedule
 
 MEAN = torch.tensor([0.3, -1.0, 0.5, 2.0, 0.0], dtype=torch.float64)
@@ -37,7 +37,7 @@ def test_guidance_goes_from_without_towards_with(scale, paired):
     z = normal(6, 5)
     given, without = diagonal(MEAN), diagonal()
     made = guided_pair(pair, scale) if paired else guided(given, without, scale)
-    found = made(z, GAMMA)
+    found = Seen(*made(z, GAMMA))
     one, other = given(z, GAMMA), without(z, GAMMA)
     torch.testing.assert_close(found.eps, other.eps + scale * (one.eps - other.eps))
     torch.testing.assert_close(found.x, other.x + scale * (one.x - other.x))
@@ -64,7 +64,7 @@ def test_guidance_of_means_samples_the_mean_it_points_to():
 def test_clipping_moves_x_into_the_range_and_leaves_the_rest_alone():
     z = 3 * normal(6, 5)
     plain = diagonal(MEAN)(z, GAMMA)
-    found = clipped(diagonal(MEAN), -1.0, 0.8)(z, GAMMA)
+    found = Seen(*clipped(diagonal(MEAN), -1.0, 0.8)(z, GAMMA))
     inside = (plain.x >= -1) & (plain.x <= 0.8)
     assert 0 < inside.sum() < inside.numel()
     assert torch.equal(found.x, plain.x.clamp(-1, 0.8))
@@ -76,7 +76,7 @@ def test_clipping_moves_x_into_the_range_and_leaves_the_rest_alone():
 def test_thresholds_shrink_what_lies_outside(share):
     z = normal(6, 5) * torch.tensor([0.01, 0.1, 1, 3, 10, 30], dtype=torch.float64)[:, None]
     plain = diagonal()(z, GAMMA)
-    found = thresholded(diagonal(), share, 0.9)(z, GAMMA)
+    found = Seen(*thresholded(diagonal(), share, 0.9)(z, GAMMA))
     assert found.x.abs().max() <= 0.9
     explains(found, z)
     for before, after in zip(plain.x, found.x, strict=True):
@@ -86,9 +86,9 @@ def test_thresholds_shrink_what_lies_outside(share):
 
 def test_a_large_example_can_be_clipped():
     z = normal(2, 3, 300, 300)
-    found = thresholded(lambda z, gamma: Denoised(2 * z, z), 0.9)(z, GAMMA)
-    assert found.x.shape == z.shape
-    assert float((found.x.abs() == 1).double().mean()) == pytest.approx(0.1, abs=1e-4)
+    x, _ = thresholded(lambda z, gamma: Denoised(2 * z, z), 0.9)(z, GAMMA)
+    assert x.shape == z.shape
+    assert float((x.abs() == 1).double().mean()) == pytest.approx(0.1, abs=1e-4)
 
 
 @pytest.mark.parametrize("scale", [-0.1, float("nan"), float("inf")])
@@ -97,6 +97,25 @@ def test_a_scale_of_guidance_that_means_nothing_is_refused(scale):
         guided(diagonal(), diagonal(), scale)
     with pytest.raises(InputError, match="'guidance' must be a number of at least 0"):
         guided_pair(pair, scale)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda d: guided(d, diagonal(), 2.0),
+        lambda d: guided_pair(d, 2.0),
+        lambda d: clipped(d, -0.1, 0.1),
+        lambda d: thresholded(d, 0.5, 0.1),
+    ],
+)
+def test_a_learned_variance_goes_through(wrap):
+    z, v = normal(6, 5), normal(6, 5, seed=1).sigmoid()
+
+    def learned(z, gamma):
+        return (*diagonal(MEAN)(z, gamma), v if len(z) == 6 else torch.cat([v, 1 - v]))
+
+    _, _, found = wrap(learned)(z, GAMMA)
+    assert torch.equal(found, v)
 
 
 def test_ranges_that_hold_nothing_are_refused():

@@ -10,7 +10,7 @@ wrappers  guidance, and x̂ kept within the data's range
 from lowerbound.solvers.editing import inpaint, noised, part_way, renoise
 from lowerbound.solvers.grids import GRIDS, grid
 from lowerbound.solvers.leaps import METHODS, Leap, Method, plan
-from lowerbound.solvers.solve import Denoise, finish, invert, solve
+from lowerbound.solvers.solve import Denoise, Seen, finish, invert, solve
 from lowerbound.solvers.wrappers import clipped, guided, guided_pair, thresholded
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Denoise",
     "Leap",
     "Method",
+    "Seen",
     "clipped",
     "finish",
     "grid",

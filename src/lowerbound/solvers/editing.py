@@ -84,7 +84,7 @@ def inpaint(
     *,
     method: str = "ancestral",
     eta: float = 0.0,
-    variance: float = 0.0,
+    variance: float | None = None,
     repeats: int = 1,
     jump: int = 1,
     generator: torch.Generator | None = None,

@@ -50,6 +50,7 @@ class Leap(NamedTuple):
         noise: τ, the standard deviation of fresh noise.
         pull: p, factor of the change of x̂ since the step before.
         push: c, factor of the change of ε̂ at the new place.
+        widen: log σ_t/σ_s: τ is multiplied by its exponential times a learned v.
     """
 
     x: float
@@ -57,6 +58,7 @@ class Leap(NamedTuple):
     noise: float = 0.0
     pull: float = 0.0
     push: float = 0.0
+    widen: float = 0.0
 
 
 class Levels(NamedTuple):
@@ -87,16 +89,18 @@ class Method:
     order: int
     evaluations: int
     draws: Literal["always", "never", "by eta"]
-    numbers: Callable[[Levels, float, float], dict[str, Tensor]]
+    numbers: Callable[[Levels, float, float | None], dict[str, Tensor]]
 
 
-def _ancestral(levels: Levels, eta: float, variance: float) -> dict[str, Tensor]:
+def _ancestral(levels: Levels, eta: float, variance: float | None) -> dict[str, Tensor]:
     clean, rise = sigma(levels.s), levels.rise
-    spread = clean ** (1 - variance) * sigma(levels.t) ** variance
-    return {"eps": clean * (-rise).exp(), "noise": spread * (-(-2 * rise).expm1()).sqrt()}
+    apart = (sigma(levels.t) / clean).log()
+    spread = clean * (apart * (variance or 0.0)).exp()
+    numbers = {"eps": clean * (-rise).exp(), "noise": spread * (-(-2 * rise).expm1()).sqrt()}
+    return {**numbers, "widen": apart} if variance is None else numbers
 
 
-def _ddim(levels: Levels, eta: float, variance: float) -> dict[str, Tensor]:
+def _ddim(levels: Levels, eta: float, variance: float | None) -> dict[str, Tensor]:
     clean = sigma(levels.s)
     if eta == 0:
         return {"eps": clean}
@@ -104,7 +108,7 @@ def _ddim(levels: Levels, eta: float, variance: float) -> dict[str, Tensor]:
     return {"eps": clean * (1 - drawn).sqrt(), "noise": clean * drawn.sqrt()}
 
 
-def _dpm(levels: Levels, eta: float, variance: float) -> dict[str, Tensor]:
+def _dpm(levels: Levels, eta: float, variance: float | None) -> dict[str, Tensor]:
     numbers, rise = _ddim(levels, eta, variance), levels.rise
     exponent = (numbers["eps"] / sigma(levels.s)).log() - rise
     pull = -alpha(levels.s) * exponent.expm1() / 2
@@ -113,7 +117,7 @@ def _dpm(levels: Levels, eta: float, variance: float) -> dict[str, Tensor]:
     return {**numbers, "pull": pull}
 
 
-def _heun(levels: Levels, eta: float, variance: float) -> dict[str, Tensor]:
+def _heun(levels: Levels, eta: float, variance: float | None) -> dict[str, Tensor]:
     clean = sigma(levels.s)
     return {"eps": clean, "push": -clean * levels.rise.expm1() / 2}
 
@@ -134,7 +138,9 @@ def method_named(name: str) -> Method:
     return METHODS[name]
 
 
-def plan(gammas: Tensor, method: str, eta: float = 0.0, variance: float = 0.0) -> list[Leap]:
+def plan(
+    gammas: Tensor, method: str, eta: float = 0.0, variance: float | None = None
+) -> list[Leap]:
     """The numbers of every step between levels, in double precision.
 
     Args:
@@ -143,7 +149,7 @@ def plan(gammas: Tensor, method: str, eta: float = 0.0, variance: float = 0.0) -
         eta: η, the share of fresh noise: 0 is deterministic, 1 is ancestral.
         variance: v, for ``"ancestral"``: 0 for the variance of q(z_s|z_t, x), exact where the
             data are one point; 1 for that of q(z_t|z_s), exact where they are white noise;
-            geometric in between.
+            geometric in between. None is what the denoiser has learned, or 0.
 
     Returns:
         n leaps.
@@ -154,7 +160,7 @@ def plan(gammas: Tensor, method: str, eta: float = 0.0, variance: float = 0.0) -
     member = method_named(method)
     for name, value, used in (
         ("eta", eta, member.draws == "by eta"),
-        ("variance", variance, member.draws == "always"),
+        ("variance", variance or 0.0, member.draws == "always"),
     ):
         if not 0 <= value <= 1:
             raise refuse(name, "between 0 and 1", value)

@@ -1,9 +1,12 @@
 """From noise to data, one leap after another, and back.
 
 A denoiser is a function of z (N, *event) and of γ, a tensor without axes, that gives a `Denoised`:
-any model, guided or not. Whatever precision its network computes in, z stays in float32 or
-float64, and the numbers of all steps are made in float64 before the first one: levels are read
-once, and nothing crosses between host and device in between.
+any model, guided or not. It may give a third (N, *event), v in [0, 1]: the variance that it has
+learned for a step of the ancestral chain (see `plan`).
+
+Whatever precision the network computes in, z stays in float32 or float64, and the numbers of all
+steps are made in float64 before the first one: levels are read once, and nothing crosses between
+host and device in between.
 
 References:
     Song, Meng and Ermon, Denoising Diffusion Implicit Models, 2021: inversion.
@@ -14,19 +17,30 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lowerbound._random import generator_for
 from lowerbound.errors import refuse
-from lowerbound.noising import Denoised, alpha, sigma
+from lowerbound.noising import alpha, sigma
 from lowerbound.solvers.leaps import Leap, method_named, plan
 
-__all__ = ["Denoise", "Keep", "Walk", "finish", "invert", "solve"]
+__all__ = ["Denoise", "Keep", "Seen", "Walk", "finish", "invert", "solve"]
 
-Denoise = Callable[[Tensor, Tensor], Denoised]
-Keep = Callable[[int, Tensor, Denoised], object]
+Denoise = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+
+
+class Seen(NamedTuple):
+    """What a denoiser sees in z, in the precision of z: x̂, ε̂ and, where it is learned, v."""
+
+    x: Tensor
+    eps: Tensor
+    variance: Tensor | None = None
+
+
+Keep = Callable[[int, Tensor, Seen], object]
 Draw = Callable[[], Tensor]
 
 
@@ -38,7 +52,7 @@ def solve(
     *,
     method: str = "ddim",
     eta: float = 0.0,
-    variance: float = 0.0,
+    variance: float | None = None,
     generator: torch.Generator | None = None,
     keep: Keep | None = None,
 ) -> Tensor:
@@ -50,9 +64,10 @@ def solve(
         gammas: γ = −log SNR at each level, falling: (steps + 1,).
         method: a name in `METHODS`.
         eta: share of fresh noise, 0 … 1, for ``"ddim"`` and ``"dpm++"``.
-        variance: 0 … 1, for ``"ancestral"``; see `plan`.
-        generator: draws the fresh noise, (N, *event) per step; a private one of seed 0 where
-            none is given. Methods that draw nothing ignore it.
+        variance: 0 … 1, for ``"ancestral"``; what the denoiser has learned, or 0, where it is
+            None. See `plan`.
+        generator: draws the fresh noise, (N, *event) per step, on its own device, which should be
+            that of z; a private one of seed 0 where none is given.
         keep: called in each step with its number, z before it, and what the denoiser sees there.
 
     Returns:
@@ -133,7 +148,7 @@ class Walk:
         self.levels = gammas.to(z.device, wide(z).dtype).unbind()
         self.before: Tensor | None = None  # x̂ of the step before
 
-    def seen(self, z: Tensor, level: int) -> Denoised:
+    def seen(self, z: Tensor, level: int) -> Seen:
         """What the denoiser sees in z at a level, in the precision of z."""
         return seen(self.denoise, z, self.levels[level])
 
@@ -149,7 +164,10 @@ class Walk:
             moved.add_(found.x, alpha=leap.pull).sub_(self.before, alpha=leap.pull)
         if leap.noise:
             assert draw is not None
-            moved.add_(draw(), alpha=leap.noise)
+            fresh = draw()
+            if leap.widen and found.variance is not None:
+                fresh = fresh * (found.variance * leap.widen).exp()
+            moved.add_(fresh, alpha=leap.noise)
         self.before = found.x
         if leap.push:
             there = self.seen(moved, i + 1).eps
@@ -162,10 +180,9 @@ class Walk:
         self.before = None
 
 
-def seen(denoise: Denoise, z: Tensor, gamma: Tensor) -> Denoised:
+def seen(denoise: Denoise, z: Tensor, gamma: Tensor) -> Seen:
     """What a denoiser sees in z, in the precision of z."""
-    x, eps = denoise(z, gamma)
-    return Denoised(x.to(z.dtype), eps.to(z.dtype))
+    return Seen(*(part.to(z.dtype) for part in denoise(z, gamma)))
 
 
 def wide(z: Tensor) -> Tensor:

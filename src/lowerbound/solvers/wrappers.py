@@ -1,6 +1,7 @@
 """Denoisers made of denoisers: guided ones, and ones that keep x̂ where the data are.
 
-Both x̂ and ε̂ are mended together, so that z = α x̂ + σ ε̂ goes on holding. None of these is the
+Both x̂ and ε̂ are mended together, so that z = α x̂ + σ ε̂ goes on holding. A learned v stays what
+it was, with the context where there are two. None of these is the
 denoiser of a model's distribution any more: what is sampled with them has no bound.
 
 References:
@@ -12,15 +13,17 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from lowerbound.errors import refuse
-from lowerbound.noising import Denoised
 from lowerbound.solvers.solve import Denoise
 
 __all__ = ["clipped", "guided", "guided_pair", "thresholded"]
+
+Parts = tuple[Tensor, ...]  # x̂, ε̂ and perhaps v
 
 
 def guided(denoise_with: Denoise, denoise_without: Denoise, scale: float) -> Denoise:
@@ -49,10 +52,11 @@ def guided_pair(denoise_both: Denoise, scale: float) -> Denoise:
     """
     _check(scale)
 
-    def denoise(z: Tensor, gamma: Tensor) -> Denoised:
-        x, eps = denoise_both(torch.cat([z, z]), gamma)
-        n = len(z)
-        return _between(Denoised(x[n:], eps[n:]), Denoised(x[:n], eps[:n]), scale)
+    def denoise(z: Tensor, gamma: Tensor) -> Parts:
+        given, without = zip(
+            *(part.chunk(2) for part in denoise_both(torch.cat([z, z]), gamma)), strict=True
+        )
+        return _between(without, given, scale)
 
     return denoise
 
@@ -62,8 +66,9 @@ def _check(scale: float) -> None:
         raise refuse("guidance", "a number of at least 0", scale, "1 is no guidance")
 
 
-def _between(without: Denoised, given: Denoised, scale: float) -> Denoised:
-    return Denoised(*(torch.lerp(a, b, scale) for a, b in zip(without, given, strict=True)))
+def _between(without: Parts, given: Parts, scale: float) -> Parts:
+    x, eps = (torch.lerp(a, b, scale) for a, b in zip(without[:2], given[:2], strict=True))
+    return (x, eps, *given[2:])
 
 
 def clipped(denoise: Denoise, low: float, high: float) -> Denoise:
@@ -77,9 +82,9 @@ def clipped(denoise: Denoise, low: float, high: float) -> Denoise:
     if not low < high:
         raise refuse("low", f"below the other end, {high}", low)
 
-    def inside(z: Tensor, gamma: Tensor) -> Denoised:
-        found = denoise(z, gamma)
-        return _moved(found, found.x.clamp(low, high), gamma)
+    def inside(z: Tensor, gamma: Tensor) -> Parts:
+        x, *rest = denoise(z, gamma)
+        return _moved(x, x.clamp(low, high), rest, gamma)
 
     return inside
 
@@ -98,17 +103,18 @@ def thresholded(denoise: Denoise, share: float = 0.995, bound: float = 1.0) -> D
     if not (0 < share <= 1 and bound > 0):
         raise refuse("share", "above 0 and at most 1, beside a bound above 0", (share, bound))
 
-    def inside(z: Tensor, gamma: Tensor) -> Denoised:
-        found = denoise(z, gamma)
-        size = found.x.abs().flatten(1)
+    def inside(z: Tensor, gamma: Tensor) -> Parts:
+        x, *rest = denoise(z, gamma)
+        size = x.abs().flatten(1)
         rank = max(1, math.ceil(share * size.shape[1]))
         largest = size.kthvalue(rank, dim=1).values.clamp(min=bound)
-        limit = largest.reshape(-1, *[1] * (found.x.ndim - 1))
-        return _moved(found, found.x.clamp(-limit, limit) / limit * bound, gamma)
+        limit = largest.reshape(-1, *[1] * (x.ndim - 1))
+        return _moved(x, x.clamp(-limit, limit) / limit * bound, rest, gamma)
 
     return inside
 
 
-def _moved(found: Denoised, x: Tensor, gamma: Tensor) -> Denoised:
+def _moved(x: Tensor, to: Tensor, rest: Sequence[Tensor], gamma: Tensor) -> Parts:
     """Another x̂ of the same z. What x̂ did not move, ε̂ does not either, to the last bit."""
-    return Denoised(x, found.eps + (found.x - x) * (-gamma / 2).exp())
+    eps, *more = rest
+    return (to, eps + (x - to) * (-gamma / 2).exp(), *more)
