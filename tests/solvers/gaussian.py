@@ -6,14 +6,26 @@ import torch
 from torch import Tensor
 
 from lowerbound.noising import Denoised, alpha, sigma
+from lowerbound.solvers import grid
 
 FIRST, LAST = 5.0, -13.0
 EIGENVALUES = torch.tensor([0.001, 0.05, 0.3, 1.0, 4.0], dtype=torch.float64)
+MEAN = torch.tensor([0.3, -1.0, 0.5, 2.0, 0.0], dtype=torch.float64)
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Standard normal numbers."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def schedule(t: Tensor) -> Tensor:
     """A straight γ(t)."""
     return LAST + (FIRST - LAST) * t
+
+
+def levels(steps: int, kind: str = "gamma") -> Tensor:
+    """From noise to data."""
+    return grid(kind, steps, schedule)
 
 
 def spread(gamma, eigenvalues: Tensor = EIGENVALUES) -> Tensor:

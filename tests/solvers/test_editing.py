@@ -9,21 +9,12 @@ import torch
 
 from lowerbound.errors import InputError
 from lowerbound.noising import alpha, sigma
-from lowerbound.solvers import METHODS, grid, inpaint, noised, part_way, renoise, solve
-from tests.solvers.gaussian import FIRST, LAST, Optimal, diagonal, schedule
+from lowerbound.solvers import METHODS, inpaint, noised, part_way, renoise, solve
+from tests.solvers.gaussian import FIRST, LAST, Optimal, diagonal, levels, normal
 
 # Two numbers of unit variance that go together.
 PAIR = torch.tensor([[1.0, 0.8], [0.8, 1.0]], dtype=torch.float64)
 KNOWN, MASK = torch.tensor([1.5, 0.0], dtype=torch.float64), torch.tensor([True, False])
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-def levels(steps):
-    return grid("gamma", steps, schedule)
 
 
 def test_noising_twice_is_noising_once():

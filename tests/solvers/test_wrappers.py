@@ -8,15 +8,9 @@ import torch
 from lowerbound.errors import InputError
 from lowerbound.noising import Denoised, alpha, sigma
 from lowerbound.solvers import Seen, clipped, grid, guided, guided_pair, solve, thresholded
-from tests.solvers.gaussian import diagonal, schedule
+from tests.solvers.gaussian import MEAN, diagonal, normal, schedule
 
-MEAN = torch.tensor([0.3, -1.0, 0.5, 2.0, 0.0], dtype=torch.float64)
 GAMMA = torch.tensor(-1.3, dtype=torch.float64)
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def explains(found, z, gamma=GAMMA):
