@@ -116,7 +116,7 @@ def inpaint(
     walk = Walk(denoise, z, falling(gammas), plan(gammas, method, eta, variance))
     levels, steps = gammas.double(), len(gammas) - 1
     a, s = alpha(levels).tolist(), sigma(levels).tolist()
-    z, mask = wide(z), mask.to(torch.bool)
+    z, mask = wide(z), mask.to(z.device, torch.bool)
     known, draw = known.to(z), noise_like(z, generator)
 
     def replaced(z: Tensor, i: int) -> Tensor:

@@ -197,7 +197,7 @@ def falling(gammas: Tensor) -> Tensor:
     if not bool(gammas.isfinite().all()) or not bool((gammas.diff() < 0).all()):
         given = ", ".join(f"{value:.4g}" for value in gammas.tolist())
         raise refuse("gammas", "finite and falling, from noise to data", given)
-    return gammas.detach()
+    return gammas
 
 
 def noise_like(z: Tensor, generator: torch.Generator | None) -> Draw:
