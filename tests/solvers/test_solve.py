@@ -9,7 +9,7 @@ import torch
 
 from lowerbound.errors import InputError
 from lowerbound.noising import Denoised, alpha, sigma
-from lowerbound.solvers import METHODS, finish, grid, invert, plan, solve
+from lowerbound.solvers import METHODS, finish, grid, inpaint, invert, plan, solve
 from tests.solvers.gaussian import (
     EIGENVALUES,
     FIRST,
@@ -224,6 +224,8 @@ def test_solving_records_no_gradients():
     z = solve(denoise, normal(2, 5), gammas)
     assert not z.requires_grad
     assert not finish(denoise, z, gammas).requires_grad
+    assert not invert(denoise, z, gammas).requires_grad
+    assert not inpaint(denoise, z, gammas, z, torch.zeros(5)).requires_grad
 
 
 @pytest.mark.parametrize("refinements", [0, 30])
