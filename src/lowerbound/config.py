@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, get_args
 from lowerbound.errors import InputError, printable, refuse
 from lowerbound.files import MAX_TEXT_BYTES
 
-__all__ = ["PLACES", "RunConfig", "TrainingConfig", "load_config", "nearest", "validated"]
+__all__ = ["LENGTHS", "PLACES", "RunConfig", "TrainingConfig", "load_config", "nearest", "validated"]
 
 DEFAULT_STEPS = 5_000
 DEFAULT_EPOCHS = 300
@@ -31,6 +31,8 @@ DIALS: dict[str, tuple[Objective, ...]] = {
     "mix": ("ciwae",),
 }
 """Options that only some objectives read; for the others they stay at their default."""
+LENGTHS = ("epochs", "steps", "minutes")
+"""Options of which one at most says how long a run is."""
 PLACES = ("device", "devices", "strategy", "logger")
 """Options that say where a run is and who watches, not what it is: a resume may change them."""
 
@@ -99,7 +101,7 @@ class TrainingConfig:
     """Compile the training step; auto does on a GPU for runs long enough to pay for it."""
 
     def __post_init__(self) -> None:
-        given = [n for n in ("epochs", "steps", "minutes") if getattr(self, n) is not None]
+        given = [n for n in LENGTHS if getattr(self, n) is not None]
         if len(given) > 1:
             raise InputError(f"'{given[0]}' and '{given[1]}' exclude each other; give one length")
         for name in given:

@@ -16,6 +16,7 @@ from typing import Any
 
 from lowerbound.build import create_model, load_model, options_class, save_model
 from lowerbound.config import (
+    LENGTHS,
     RunConfig,
     TrainingConfig,
     load_config,
@@ -31,7 +32,7 @@ from lowerbound.models import Model
 from lowerbound.pictures import draw_pictures
 from lowerbound.report import write_report
 from lowerbound.training import History, fit_model
-from lowerbound.training.checkpoint import Checkpoint, RunLock, load_newest, sweep
+from lowerbound.training.checkpoint import Checkpoint, RunLock, checkpoints_of, load_newest, sweep
 from lowerbound.training.logs import Console
 from lowerbound.training.schedule import Length
 from lowerbound.training.step import resolve_compile, resolve_precision
@@ -165,12 +166,14 @@ def resume(
 
     Args:
         folder: the run folder.
-        changed: continue with this configuration, and with whatever the data are now.
+        changed: continue with this configuration, and with whatever the data are now. A finished
+            run trains on, where this is longer than what it has had.
         places: device, devices, strategy or logger, where they are to be others than before.
         quiet: no progress.
 
     Raises:
-        InputError: no run there, or its data or options have changed.
+        InputError: no run there, its data or options have changed, or a finished run is not to be
+            any longer.
         CheckpointError: it has checkpoints and all of them are bad.
     """
     config = changed or run_config(folder)
@@ -178,13 +181,17 @@ def resume(
     require(config.logger)
     engine = make_engine(config.device, config.devices, config.strategy)
     console = Console(quiet or not engine.is_main)
-    if (folder / "report.html").exists():
+    finished = (folder / "report.html").exists()
+    if finished and (changed is None or not checkpoints_of(folder)):
         console.say(f"{folder} is finished")
         return Run(load_model(folder), History(), load_json(folder / "evaluation.json"), folder)
     source = source_of(config)
+    if changed is not None:
+        config = resolved(config, source)
+        if finished:
+            _refuse_no_more(folder, config, source)
     model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
-    rewritten = changed if engine.is_main else None
-    with _rewritten(folder / "config.yaml", rewritten):
+    with _rewritten(folder, config if changed is not None and engine.is_main else None):
         return _carry_out(
             config,
             model,
@@ -197,18 +204,37 @@ def resume(
         )
 
 
+def _refuse_no_more(folder: Path, config: RunConfig, source: Source) -> None:
+    """Refuse to go on with a finished run that is no longer than it was."""
+    checkpoint, _ = load_newest(folder)
+    position = checkpoint.state["position"] if checkpoint else {"step": 0, "seconds": 0.0}
+    if length_of(config, source).progress(position["step"], position["seconds"]) < 1:
+        return
+    name = next(n for n in LENGTHS if getattr(config, n) is not None)
+    minutes, steps = f"{position['seconds'] / 60:.2g} minutes", f"{position['step']:,} steps"
+    required = f"more than the run has had, {minutes if name == 'minutes' else steps}"
+    remedy = "give more to train on, or leave out --allow-changed: the run is finished"
+    raise refuse(name, required, getattr(config, name), remedy)
+
+
 @contextlib.contextmanager
-def _rewritten(path: Path, config: RunConfig | None) -> Iterator[None]:
-    """Write a changed configuration; where it is refused, the one before stays."""
+def _rewritten(folder: Path, config: RunConfig | None) -> Iterator[None]:
+    """Write a changed configuration into a run, which is then not finished any more.
+
+    Where it is refused, everything is as before.
+    """
     if config is None:
         yield
         return
-    before = path.read_text(encoding="utf-8")
+    path, report = folder / "config.yaml", folder / "report.html"
+    before = {p: p.read_text(encoding="utf-8") for p in (path, report) if p.exists()}
     save_text(path, config.to_yaml())
+    report.unlink(missing_ok=True)
     try:
         yield
     except InputError:
-        save_text(path, before)
+        for p, text in before.items():
+            save_text(p, text)
         raise
 
 
@@ -282,8 +308,7 @@ def _newest(folder: Path, console: Console) -> Checkpoint | None:
 def resolved(config: RunConfig, source: Source) -> RunConfig:
     """The configuration with every default that depends on the machine written out."""
     device = resolve_device(config.device)
-    batches = max(1, len(source.train) // config.batch_size)
-    length = Length.of(config, batches)
+    length = length_of(config, source)
     compiled = resolve_compile(config.compile, device, length)
     precision: Any = resolve_precision(config.precision, device)
     return replace(
@@ -294,6 +319,11 @@ def resolved(config: RunConfig, source: Source) -> RunConfig:
         steps=length.steps if config.epochs is None else None,
         num_samples=config.samples,
     )
+
+
+def length_of(config: RunConfig, source: Source) -> Length:
+    """How long a run of that configuration is on these data."""
+    return Length.of(config, max(1, len(source.train) // config.batch_size))
 
 
 def source_of(config: RunConfig, data: str | None = None) -> Source:

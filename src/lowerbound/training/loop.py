@@ -251,6 +251,10 @@ class _Parts:
             if not allow_changed:
                 refuse_changes(checkpoint, facts, source)
             state.restore(checkpoint)
+        if allow_changed:
+            position = state.position
+            progress = length.progress(position.step, position.seconds)
+            position.stand_at(progress, config.validations)
         judge = Judge(
             source.validation,
             engine,
