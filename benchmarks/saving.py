@@ -64,7 +64,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megabytes", type=float, default=80)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--folder", help="on the disk that is measured; a temporary one unless said")
+    parser.add_argument(
+        "--folder", help="on the disk that is measured; a temporary one unless said"
+    )
     args = parser.parse_args()
     state = state_of(args.megabytes)
     seconds: dict[str, list[float]] = {}

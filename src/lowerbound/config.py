@@ -15,7 +15,15 @@ from typing import Any, Literal, TypeVar, get_args
 from lowerbound.errors import InputError, printable, refuse
 from lowerbound.files import MAX_TEXT_BYTES
 
-__all__ = ["LENGTHS", "PLACES", "RunConfig", "TrainingConfig", "load_config", "nearest", "validated"]
+__all__ = [
+    "LENGTHS",
+    "PLACES",
+    "RunConfig",
+    "TrainingConfig",
+    "load_config",
+    "nearest",
+    "validated",
+]
 
 DEFAULT_STEPS = 5_000
 DEFAULT_EPOCHS = 300
