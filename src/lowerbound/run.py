@@ -33,9 +33,10 @@ from lowerbound.pictures import draw_pictures
 from lowerbound.report import write_report
 from lowerbound.training import History, fit_model
 from lowerbound.training.checkpoint import Checkpoint, RunLock, checkpoints_of, load_newest, sweep
+from lowerbound.training.compiling import resolve_compile
 from lowerbound.training.logs import Console
 from lowerbound.training.schedule import Length
-from lowerbound.training.step import resolve_compile, resolve_precision
+from lowerbound.training.step import resolve_precision
 from lowerbound.training.trackers import require
 from lowerbound.training.tracking import MADE_BY_TRACKERS, Trackers
 
@@ -142,12 +143,11 @@ def train(
     engine = make_engine(config.device, config.devices, config.strategy)
     console = Console(quiet or not engine.is_main)
     source = source_of(config)
-    config = resolved(config, source)
     for warning in source.warnings:
         console.say(f"warning: {warning}")
     model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
     model.check_objective(config.objective)
-    config = replace(config, options=asdict(model.options))
+    config = replace(resolved(config, source, model), options=asdict(model.options))
     folder = folder or next_folder(config)
     if engine.is_main:
         new_folder(folder, overwrite)
@@ -186,11 +186,11 @@ def resume(
         console.say(f"{folder} is finished")
         return Run(load_model(folder), History(), load_json(folder / "evaluation.json"), folder)
     source = source_of(config)
+    model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
     if changed is not None:
-        config = resolved(config, source)
+        config = resolved(config, source, model)
         if finished:
             _refuse_no_more(folder, config, source)
-    model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
     with _rewritten(folder, config if changed is not None and engine.is_main else None):
         return _carry_out(
             config,
@@ -207,7 +207,8 @@ def resume(
 def _refuse_no_more(folder: Path, config: RunConfig, source: Source) -> None:
     """Refuse to go on with a finished run that is no longer than it was."""
     checkpoint, _ = load_newest(folder)
-    position = checkpoint.state["position"] if checkpoint else {"step": 0, "seconds": 0.0}
+    assert checkpoint is not None  # there is at least one, and a bad one would have raised
+    position = checkpoint.state["position"]
     if length_of(config, source).progress(position["step"], position["seconds"]) < 1:
         return
     name = next(n for n in LENGTHS if getattr(config, n) is not None)
@@ -305,11 +306,11 @@ def _newest(folder: Path, console: Console) -> Checkpoint | None:
     return checkpoint
 
 
-def resolved(config: RunConfig, source: Source) -> RunConfig:
+def resolved(config: RunConfig, source: Source, model: Model) -> RunConfig:
     """The configuration with every default that depends on the machine written out."""
     device = resolve_device(config.device)
     length = length_of(config, source)
-    compiled = resolve_compile(config.compile, device, length)
+    compiled = resolve_compile(config, device, length, model)
     precision: Any = resolve_precision(config.precision, device)
     return replace(
         config,

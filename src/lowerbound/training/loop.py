@@ -28,13 +28,14 @@ from lowerbound.models import Model, concatenate_noise
 from lowerbound.objectives import Bound
 from lowerbound.training.batches import Batches, blocks_of
 from lowerbound.training.checkpoint import Checkpoint
+from lowerbound.training.compiling import resolve_compile
 from lowerbound.training.logs import Console, TrackedLog
 from lowerbound.training.meter import Meter
 from lowerbound.training.resume import facts_of, moved, place_of, refuse_changes
 from lowerbound.training.schedule import Length, learning_rate
 from lowerbound.training.signals import stop_signal
 from lowerbound.training.state import Position, TrainState
-from lowerbound.training.step import Step, resolve_compile, resolve_precision
+from lowerbound.training.step import Step, resolve_precision
 from lowerbound.training.tracking import Trackers
 from lowerbound.training.update import update
 
@@ -110,6 +111,7 @@ def fit_model(
     state, length, position = parts.state, parts.length, parts.state.position
     batch_size = parts.batches.batch_size
     rows = slice(parts.batches.first, parts.batches.last)
+    parts.step.say = console.say
     if checkpoint is not None:
         console.say(moved(checkpoint, parts.place))
     log = TrackedLog(folder, position.metrics_bytes, trackers)
@@ -203,7 +205,7 @@ class _Parts:
         judge: of the averaged model, on the validation split.
         meter: of the steps since the last row of the log.
         facts: what decides the bits of the run, for its checkpoints.
-        place: where it is, as far as that decides how numbers are rounded.
+        engine: the devices.
     """
 
     model: Model
@@ -217,7 +219,7 @@ class _Parts:
     judge: Judge
     meter: Meter
     facts: dict[str, Any]
-    place: dict[str, Any]
+    engine: Engine
 
     @classmethod
     def of(
@@ -242,7 +244,7 @@ class _Parts:
         length = Length.of(config, batches.num_batches)
         trained = engine.trained(model)
         precision = resolve_precision(config.precision, engine.device)
-        compiled = resolve_compile(config.compile, engine.device, length)
+        compiled = resolve_compile(config, engine.device, length, model)
         step = Step(trained, config, precision, compiled)
         parallel_step = engine.setup(step)
         state = TrainState(trained, config, initial=model)
@@ -250,6 +252,7 @@ class _Parts:
         if checkpoint is not None:
             if not allow_changed:
                 refuse_changes(checkpoint, facts, source)
+                step.compiled &= checkpoint.state["place"].get("compiled", True)
             state.restore(checkpoint)
         if allow_changed:
             position = state.position
@@ -276,8 +279,13 @@ class _Parts:
             judge,
             meter,
             facts,
-            place_of(engine),
+            engine,
         )
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where the run is, as far as that decides how numbers are rounded."""
+        return {**place_of(self.engine), "compiled": self.step.compiled}
 
     @property
     def epoch(self) -> float:
