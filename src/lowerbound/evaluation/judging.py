@@ -191,7 +191,7 @@ def _latents(model: Model, data: Split) -> dict[str, Any]:
     device = model.calibrated.device
     means = latent_means(model, data)
     total = 0.0
-    for rows in blocks(len(data), BATCH):
+    for rows in blocks(len(data), model.rows_together(BATCH)):
         decoded = model.decode(means[rows].to(device), context_of(model, data, rows)).mean
         total += float((decoded - data[rows][0].to(device)).double().square().sum())
     active = are_active(means) if has_posterior(model, data) else None
@@ -234,7 +234,7 @@ def scores(
         raise InputError(f"a model of kind '{model.name}' is not a likelihood and scores nothing")
     device, parts, dims = model.calibrated.device, [], []
     with judging(model):
-        for rows in blocks(len(x), max(1, BATCH // num_samples)):
+        for rows in blocks(len(x), max(1, model.rows_together(BATCH) // num_samples)):
             noise = model.judging_noise(range(rows.start, rows.stop), num_samples)
             some, given = x[rows].to(device), None if context is None else context[rows].to(device)
             bound = model.bound(some, given, num_samples=num_samples, noise=noise)

@@ -121,7 +121,7 @@ def _bound(
     """
     device, mine = model.calibrated.device, engine.rows(len(data))
     values, sums = [], dict[str, Tensor]()
-    for block in blocks(mine.stop - mine.start, BATCH):
+    for block in blocks(mine.stop - mine.start, model.rows_together(BATCH)):
         rows = slice(mine.start + block.start, mine.start + block.stop)
         x, context = data[rows][0].to(device), context_of(model, data, rows)
         noise = model.judging_noise(range(rows.start, rows.stop), num_samples)
