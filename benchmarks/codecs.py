@@ -137,7 +137,9 @@ def main() -> None:
         columns[f"{name} ({len(x):,})"] = bits_per_dim(x)
     print("| bits/dim | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
     for row in next(iter(columns.values())):
-        print(f"| {row} | " + " | ".join(f"{column[row]:.3f}" for column in columns.values()) + " |")
+        print(
+            f"| {row} | " + " | ".join(f"{column[row]:.3f}" for column in columns.values()) + " |"
+        )
     if not importlib.util.find_spec("imagecodecs"):
         print("| JPEG XL | " + " | ".join(["pip install imagecodecs"] * len(columns)) + " |")
     print(f"\nall decoded again and compared, in {time.perf_counter() - start:.0f} s")
