@@ -1,15 +1,15 @@
 """Bits per dimension of general codecs on the test images that models are judged on.
 
-A codec is a model of images that anybody has: what it needs per pixel stands beside the bits/dim of
-a bound, 8 · bytes / (images · pixels). All rows are of the same images, in the same order:
+A codec is a model of images that anybody has: what it needs per pixel, 8 · bytes / (images ·
+pixels), stands beside the bits/dim of a bound. All rows are of the same images, in the same order:
 
     raw 8-bit levels, as the IDX files hold them, and, of MNIST, the binarised test set that
     `--binarize dynamic` is judged on (drawn once, by a fixed seed).
 
 PNG, WebP and JPEG XL compress each image as a file of its own, headers counted, and then all of
 them as one picture, a mosaic of 100 images a row, where a header costs nothing. gzip, bz2 and xz
-see one stream of bytes, image after image; binary pixels are packed, eight to a byte. Everything is
-decoded again and compared.
+see one stream of bytes, image after image; binary pixels are packed, eight to a byte. What comes
+out is decoded again and compared.
 
     LOWERBOUND_DATA=DIR python benchmarks/codecs.py [--data SPEC …] [--num 10000]
 
