@@ -14,7 +14,6 @@ from lowerbound.config import TrainingConfig, validated
 from lowerbound.errors import InputError
 from lowerbound.presets import PRESETS
 
-
 PAGE = Path(__file__).parent.parent / "docs" / "models" / "presets.md"
 
 
