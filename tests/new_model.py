@@ -6,7 +6,7 @@ from torch import nn
 from lowerbound._shapes import num_elements
 from lowerbound.data import measured
 from lowerbound.models import Model
-from lowerbound.models.heads import make_head
+from lowerbound.models.heads import HeadOptions, make_head
 from lowerbound.objectives import Bound
 
 
@@ -21,7 +21,7 @@ class Independent(Model):
         self.likelihood, self.raw = likelihood, nn.Parameter(0.01 * torch.randn(1, size))
 
     @classmethod
-    def build(cls, event_shape, support, options):
+    def build(cls, event_shape, support, options: HeadOptions):
         model = cls(make_head(event_shape, support, options))
         model.options = options
         return model
