@@ -5,6 +5,8 @@ E ‖x − x'‖² = 2 E Var(x | z_{>l}), which rises with l to twice the whole 
 from one level to the next is that level's share. The rates say what each level is told about x.
 """
 
+import itertools
+
 import torch
 from _shared import DATA, MODEL, arguments, finish, panels, tiles
 
@@ -41,7 +43,7 @@ def main() -> None:
         squared = (x - model.decode(again).mean.flatten(1)).square().sum(1)
         below.append(float(squared.mean()))
     error = 5 * float(squared.std()) / n**0.5
-    shares = [(b - a) / below[-1] for a, b in zip(below, below[1:], strict=False)]
+    shares = [(b - a) / below[-1] for a, b in itertools.pairwise(below)]
 
     test = source.test[slice(0, 200)][0]
     bound = model.bound(test, num_samples=20)

@@ -1,8 +1,8 @@
-"""A prior fitted afterwards: what it gains in nats, where it comes from, and what it does to draws.
+"""A prior fitted afterwards: what it gains in nats, and what it does to draws.
 
 With encoder and decoder as they are, only E_q[log p(z)] of the bound knows the prior. The best one
-is q(z), the average of all posteriors, and N(0, I) wastes KL(q(z) ‖ N(0, I)) nats: a prior fitted to
-the codes of the training set wins back a part of that, and draws then come from where codes are.
+is q(z), the average of all posteriors, and N(0, I) wastes KL(q(z) ‖ N(0, I)) nats: a prior that is
+fitted to codes wins back a part of them, and draws then come from where codes are.
 """
 
 import torch
