@@ -9,27 +9,27 @@ import torch
 from _shared import DATA, MARK, MODEL, arguments, finish, panels, tiles
 
 import lowerbound
-from lowerbound.training import fit_prior
 
 KINDS = {"vamp": {"prior_components": 50}, "flow": {"prior_layers": 4, "flow_width": 32}}
 
 
-def draws(model, n: int) -> torch.Tensor:
-    """Means of p(x|z) for z from the prior, (n, 64), levels."""
-    return model.sample(n, generator=torch.Generator().manual_seed(0), mean=True).flatten(1)
+def draws(model, n: int, mean: bool = False) -> torch.Tensor:
+    """Draws from p(x), or means of p(x|z) for z from the prior, (n, 1, 8, 8), levels."""
+    return model.sample(n, generator=torch.Generator().manual_seed(0), mean=mean)
 
 
-def distance(x: torch.Tensor, known: torch.Tensor) -> float:
-    """From each of ``x`` (n, 64) to the nearest of ``known``: root mean square per pixel."""
-    nearest = torch.cdist(x, known).min(1).values
-    return float(nearest.square().mean().div(x.shape[1]).sqrt())
+def fitted_judge(source):
+    """A mixture of Gaussians, which knows nothing of the VAE: what it says of draws."""
+    judge = lowerbound.create_model("mixture", source, components=30)
+    lowerbound.fit(judge, source, quiet=True)
+    return lambda x: float(lowerbound.log_likelihood(judge, x).value.mean())
 
 
 @torch.no_grad()
 def main() -> None:
     args = arguments(__doc__)
     source = lowerbound.load_data("digits")
-    model = lowerbound.create_model("vae", source, latent_dim=2, width=64, kl="sampled")
+    model = lowerbound.create_model("vae", source, latent_dim=8, width=64, kl="sampled")
     with torch.enable_grad():
         lowerbound.fit(model, source, steps=100 if args.quick else 2_000, quiet=True)
 
@@ -41,7 +41,9 @@ def main() -> None:
     models, rows = {"N(0, I)": model}, []
     for kind, sizes in KINDS.items():
         with torch.enable_grad():
-            fitted = fit_prior(model, source, kind, steps=60 if args.quick else 1_000, **sizes)
+            fitted = lowerbound.fit_prior(
+                model, source, kind, steps=60 if args.quick else 1_000, **sizes
+            )
         after = fitted.model.bound(x, num_samples=20, noise=noise)
         same = (after.reconstruction - before.reconstruction).abs().max()
         gain = (after.value - before.value).mean()
@@ -62,21 +64,23 @@ def main() -> None:
             ),
         ]
         models[kind] = fitted.model
-    reference = distance(x.flatten(1), train.flatten(1))
-    rows.append(("test digits to the nearest training digit, levels", reference, None, None))
+    judge = fitted_judge(source)
+    rows.append(("what a mixture says of test digits, nats", judge(x), None, None))
     for name, one in models.items():
-        far = distance(draws(one, 1_000), train.flatten(1))
-        rows.append((f"draws of {name} to the nearest, levels", far, None, None))
+        rows.append((f"of draws of {name}, nats", judge(draws(one, 500)), None, None))
 
-    figure, axes = panels("Codes, and 2,000 draws of N(0, I)", "vamp", "flow", "Its draws", "", "")
-    z = model.encode(train).mean
+    figure, axes = panels(
+        "Codes and N(0, I): two of 8 latents", "vamp", "flow", "Means of draws", "", ""
+    )
+    q = model.encode(train)
+    z, (i, j) = q.sample(), q.mean.std(0).topk(2).indices  # the two that vary most
     for ax, one in zip(axes[:3], models.values(), strict=True):
         prior = one.prior.sample(2_000, None, torch.Generator().manual_seed(0))
-        ax.scatter(*z.T, 3, DATA, alpha=0.6)
-        ax.scatter(*prior.T, 2, MODEL if one is model else MARK, alpha=0.3)
+        ax.scatter(z[:, i], z[:, j], 3, DATA, alpha=0.6)
+        ax.scatter(prior[:, i], prior[:, j], 2, MODEL if one is model else MARK, alpha=0.3)
         ax.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal")
     for ax, one in zip(axes[3:], models.values(), strict=True):
-        ax.imshow(tiles(draws(one, 48).view(-1, 8, 8) / 16, columns=8), cmap="gray_r")
+        ax.imshow(tiles(draws(one, 48, mean=True).squeeze(1) / 16, columns=8), cmap="gray_r")
         ax.set_axis_off()
     finish(rows, figure, args.out)
 
