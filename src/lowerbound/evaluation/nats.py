@@ -20,7 +20,11 @@ from lowerbound.evaluation.base import (
     standard_error,
 )
 from lowerbound.evaluation.judge import BATCH
-from lowerbound.evaluation.likelihood import log_likelihood, sampled_log_likelihood
+from lowerbound.evaluation.likelihood import (
+    is_deterministic,
+    log_likelihood,
+    sampled_log_likelihood,
+)
 from lowerbound.evaluation.prior import has_prior, prior_monte_carlo
 from lowerbound.models import Model
 
@@ -75,7 +79,7 @@ def nats(
     result["log_likelihood"] = _summary(estimate, None if model.closed_form else num_samples)
     result["log_likelihood"]["kind"] = model.evidence_kind
     if model.closed_form:  # L_K beside what it estimates
-        few = min(num_samples, SHOWN_SAMPLES)
+        few = 1 if is_deterministic(model) else min(num_samples, SHOWN_SAMPLES)
         estimate = shared(
             engine, data, lambda some, first: sampled_log_likelihood(model, some, few, first=first)
         )

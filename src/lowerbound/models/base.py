@@ -261,6 +261,10 @@ class Model(nn.Module, ABC):
             required = f"elbo for a '{self.name}', which is fitted in closed form"
             raise refuse("objective", required, name)
 
+    def advice(self, objective: str) -> list[str]:
+        """What is right and yet costs more than it seems to: sentences before a training."""
+        return []
+
     def fit_exactly(self, source: Source) -> bool:
         """Fit in closed form in place of the training loop; False where there is none."""
         return False

@@ -26,18 +26,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowerbound._random import permutation
 from lowerbound._shapes import sum_event
 from lowerbound.data import Source, measured
 from lowerbound.distributions import (
     DiagonalGaussian,
     Distribution,
-    GaussianLikelihood,
     Likelihood,
 )
 from lowerbound.models.base import Draw, Model
 from lowerbound.models.levels import Level, Take, drawn, in_units_of, taken, total_log_q
 from lowerbound.models.priors import StandardNormal
+from lowerbound.models.settling import settle_sigma
 from lowerbound.objectives import Bound, Noise
 
 __all__ = ["Hierarchy", "JointPosterior"]
@@ -231,20 +230,14 @@ class Hierarchy(Model):
     def _calibrate(self, source: Source) -> None:
         self.likelihood.calibrate(measured(source.train))
 
-    @torch.no_grad()
     def settle(self, source: Source) -> None:
-        """Store the optimal sigma of the training set (of 10,000 seeded rows of a larger one)."""
-        likelihood = self.likelihood
-        if not isinstance(likelihood, GaussianLikelihood) or likelihood.sigma != "optimal":
-            return
-        total, count = 0.0, 0
-        for rows in permutation(len(source.train), "settle")[:10_000].split(500):
-            x = likelihood.floating(source.train[rows][0].to(self.calibrated.device))
-            take = drawn(self.judging_noise(rows.tolist()))
-            loc = likelihood(self._infer(likelihood.standardized(x), 1, take)[1]).mean
-            total += float((x - loc).square().double().sum())
-            count += x.numel()
-        likelihood.store_optimal(torch.tensor(total / count))
+        """See `Model.settle`: the optimal sigma, where there is one."""
+        settle_sigma(self, self.likelihood, source, self._decoded)
+
+    def _decoded(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
+        """The mean of p(x|z) at one way down of each example, (B, *event)."""
+        raw = self._infer(self.likelihood.standardized(x), 1, drawn(noise))[1]
+        return self.likelihood(raw).mean
 
     def notes(self) -> list[str]:
         """What the likelihood has to say."""

@@ -29,12 +29,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lowerbound._random import permutation
 from lowerbound._shapes import num_elements
 from lowerbound.data import Source, measured
 from lowerbound.distributions import (
     Distribution,
-    GaussianLikelihood,
     Likelihood,
     Support,
     make_likelihood,
@@ -50,6 +48,7 @@ from lowerbound.models.quantised_parts import (
     make_quantiser,
     places_of,
 )
+from lowerbound.models.settling import settle_sigma
 from lowerbound.nn import Quantised, Quantiser, VectorQuantiser
 from lowerbound.objectives import Bound, Noise
 
@@ -262,18 +261,9 @@ class VQVAE(Model):
             required = f"at most the {total:,} places of the training examples"
             raise refuse("codebook_size", required, self.quantiser.num_codes, "use fewer codes")
 
-    @torch.no_grad()
     def settle(self, source: Source) -> None:
-        """Store the optimal sigma of the training set (of 10,000 seeded rows of a larger one)."""
-        head = self.likelihood
-        if not isinstance(head, GaussianLikelihood) or head.sigma != "optimal":
-            return
-        total, count = 0.0, 0
-        for rows in permutation(len(source.train), "settle")[:10_000].split(500):
-            x = source.train[rows][0].to(self.calibrated.device)
-            total += float((x - self.decode(self.codes(x)).mean).square().double().sum())
-            count += x.numel()
-        head.store_optimal(torch.tensor(total / count))
+        """See `Model.settle`: the optimal sigma, where there is one."""
+        settle_sigma(self, self.likelihood, source, lambda x, *_: self.decode(self.codes(x)).mean)
 
     def notes(self) -> list[str]:
         """What the likelihood has to say, and why there is no tighter bound."""
