@@ -49,7 +49,7 @@ class EvaluateFlags(OnDevices):
     quality_samples: int | None = None
     """Samples of --quality; as many as there are validation examples unless said."""
     seed: int = 0
-    """Of the samples and the classifier of --quality."""
+    """Of the samples of --quality."""
     json: bool = False
     """Print one JSON object."""
 
@@ -119,7 +119,7 @@ def _quality(flags: EvaluateFlags, model: Model, source: Source) -> dict[str, An
     context = contexts_for(model, num, seed=seed, split=source.split(flags.split))
     samples = draw(model, num, seed=seed, context=context)
     device = model.calibrated.device
-    return sample_quality(samples, source, split=flags.split, seed=seed, device=device)
+    return {**sample_quality(samples, source, split=flags.split, device=device), "seed": seed}
 
 
 @dataclass(frozen=True)

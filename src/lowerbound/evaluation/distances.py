@@ -9,7 +9,7 @@
 
 The Fréchet distance of sets is biased upwards by about their sizes' inverses: only distances of
 equally large sets compare. The kernel distance leaves every vector out of its own mean, is
-unbiased, and so may be negative. Everything is in float64.
+unbiased, and so may be negative. Moments and means are in float64, neighbours in float32.
 
 References:
     Heusel et al., GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash
@@ -111,28 +111,24 @@ def precision_recall(real: Tensor, samples: Tensor, neighbours: int = 3) -> tupl
     """
     if neighbours < 1:
         raise refuse("neighbours", "at least 1", neighbours)
-    real, samples = _checked(real, samples, neighbours + 1)
-    return (
-        _share_within_reach(samples, real, neighbours),
-        _share_within_reach(real, samples, neighbours),
-    )
+    real, samples = (x.float() for x in _checked(real, samples, neighbours + 1))
+    real_reach, reach = _reach(real, neighbours), _reach(samples, neighbours)
+    is_covered, num_recalled = torch.zeros(len(samples), dtype=torch.bool), 0
+    for rows in blocks(len(real), ROWS):
+        distances = _distances(real[rows], samples)
+        is_covered |= (distances <= real_reach[rows, None]).any(0)
+        num_recalled += int((distances <= reach).any(1).sum())
+    return int(is_covered.sum()) / len(samples), num_recalled / len(real)
 
 
-def _share_within_reach(points: Tensor, others: Tensor, neighbours: int) -> float:
-    """Share of ``points`` that lie within reach of one of ``others``."""
-    reach = torch.cat([_reach(others, rows, neighbours) for rows in blocks(len(others), ROWS)])
-    covered = [
-        (_distances(points[rows], others) <= reach).any(1).double().sum()
-        for rows in blocks(len(points), ROWS)
-    ]
-    return float(torch.stack(covered).sum()) / len(points)
-
-
-def _reach(x: Tensor, rows: slice, neighbours: int) -> Tensor:
-    """Distance of each of some rows of x to its k-th nearest other row."""
-    distances = _distances(x[rows], x)
-    distances[torch.arange(len(distances)), torch.arange(rows.start, rows.stop)] = torch.inf
-    return distances.kthvalue(neighbours, dim=1).values
+def _reach(x: Tensor, neighbours: int) -> Tensor:
+    """Distance of each of N vectors to its k-th nearest other one, (N,)."""
+    reach = []
+    for rows in blocks(len(x), ROWS):
+        distances = _distances(x[rows], x)
+        distances[range(len(distances)), range(rows.start, rows.stop)] = torch.inf  # itself
+        reach.append(distances.kthvalue(neighbours, dim=1).values)
+    return torch.cat(reach)
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:

@@ -81,14 +81,14 @@ class Classifier:
 
 
 def train_classifier(
-    source: Source, *, seed: int = 0, steps: int = STEPS, device: torch.device | str = "cpu"
+    source: Source, *, seed: int = 0, steps: int | None = None, device: torch.device | str = "cpu"
 ) -> Classifier:
     """A classifier of the training examples: on one machine a function of data and seed alone.
 
     Args:
         source: data with class labels.
         seed: of its weights and batches.
-        steps: of 128 examples each.
+        steps: of 128 examples each; 500 unless said.
         device: where it is trained.
 
     Raises:
@@ -106,7 +106,7 @@ def train_classifier(
         name, network = make_classifier(source.event_shape)
         head = nn.Linear(FEATURES, num_classes)
     classifier = Classifier(name, network.to(device), head.to(device), shift, scale)
-    _fit(classifier, source.train, labels, seed, steps)
+    _fit(classifier, source.train, labels, seed, STEPS if steps is None else steps)
     classifier.unit = float(classifier(x).double().square().mean().sqrt()) or 1.0
     return classifier
 

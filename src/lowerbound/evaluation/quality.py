@@ -1,9 +1,8 @@
 """What samples look like, in numbers: distances to real examples in the features of a classifier.
 
 Nats say how well a model predicts; they say little of how its samples look, and these numbers say
-nothing of nats. Each is named after the features that it was computed in, FD-lenet, and comes with
-the number of samples, the seed, and the same number of other real examples: a floor, which a
-perfect model would reach with as many samples.
+nothing of nats. Each is named after the features that it was computed in, FD-lenet, and stands
+beside a floor: the same number of real examples of another split, in place of samples.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowerbound._shapes import shown_shape
 from lowerbound.data import Source, Split
 from lowerbound.errors import DivergedError, refuse
 from lowerbound.evaluation.base import blocks
@@ -47,7 +47,7 @@ def sample_quality(
     source: Source,
     *,
     split: str = "test",
-    seed: int = 0,
+    classifier_seed: int = 0,
     features: Features | None = None,
     name: str = "own",
     device: torch.device | str = "cpu",
@@ -59,22 +59,24 @@ def sample_quality(
         source: real examples, at most 10,000 seeded rows of a split; the features are those of a
             classifier trained on its training split, unless they are given.
         split: train, validation or test; a classifier knows its training examples by heart.
-        seed: of the classifier.
+        classifier_seed: of the classifier: with another one numbers are in other features.
         features: of examples (N, *event) in data units, (N, d), in place of a classifier's.
         name: what those are called.
         device: where the classifier is trained.
 
     Returns:
-        ``features`` and ``accuracy`` (of the classifier on the split, else None), ``num_samples``,
-        ``num_real``, ``seed``, ``neighbours``; ``fd``, ``kd``, ``precision`` and ``recall`` as in
-        `lowerbound.evaluation.distances`; and under ``floor`` the same of real examples.
+        ``features``; ``accuracy`` of the classifier on the split, else None; ``num_samples``,
+        ``split``, ``num_real``, ``classifier_seed``, ``neighbours``; ``fd``, ``kd``,
+        ``precision`` and ``recall``, see `lowerbound.evaluation.distances`; under ``floor`` the
+        same of real examples.
 
     Raises:
         InputError: data without labels, samples of another shape, or too few of either.
         DivergedError: samples that are not finite.
     """
     if tuple(samples.shape[1:]) != source.event_shape:
-        raise refuse("samples", f"of shape {source.event_shape}", tuple(samples.shape[1:]))
+        required = f"of shape {shown_shape(source.event_shape)}"
+        raise refuse("samples", required, shown_shape(samples.shape[1:]))
     for what, found in (("samples", samples), (split, source.split(split))):
         if len(found) <= NEIGHBOURS:
             raise refuse(what, f"at least {NEIGHBOURS + 1} examples", len(found))
@@ -82,7 +84,7 @@ def sample_quality(
         raise DivergedError("the samples are not finite: there is nothing to compare")
     accuracy = None
     if features is None:
-        features = classifier = train_classifier(source, seed=seed, device=device)
+        features = classifier = train_classifier(source, seed=classifier_seed, device=device)
         name, accuracy = classifier.name, classifier.accuracy(source.split(split))
     real = _features_of(source.split(split), features)
     other = subset(source.split(_other(split)), MAX_ROWS)
@@ -96,7 +98,7 @@ def sample_quality(
         "num_samples": len(samples),
         "split": split,
         "num_real": len(real),
-        "seed": seed,
+        "classifier_seed": classifier_seed,
         "neighbours": NEIGHBOURS,
         **_numbers(features(samples), real),
         "floor": floor,
