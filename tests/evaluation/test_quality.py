@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -146,6 +148,16 @@ def test_what_cannot_be_compared_is_refused(digits, blobs):
         sample_quality(x[:3], digits)
     with pytest.raises(DivergedError, match="not finite"):
         sample_quality(x / 0.0, digits)
+
+
+def test_the_python_of_the_page_runs(digits, monkeypatch):
+    monkeypatch.setattr("lowerbound.evaluation.features.STEPS", 5)
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "sample-quality.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    names = {"source": digits, "network": flat, "samples": digits.train.x[:50]}
+    names["model"] = create_model("vae", digits, latent_dim=2, width=16)
+    exec(compile(code, str(page), "exec"), names)
+    assert names["result"]["features"] == "mine"
 
 
 def test_the_table_names_the_features_and_shows_the_floor(digits, classifier):

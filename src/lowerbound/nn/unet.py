@@ -64,7 +64,8 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, head_size: int = 32) -> None:
         super().__init__()
-        self.heads = max(1, channels // head_size)
+        most = max(1, channels // head_size)
+        self.heads = next(heads for heads in range(most, 0, -1) if channels % heads == 0)
         self.norm = _norm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = _zero(nn.Conv2d(channels, channels, 1))
