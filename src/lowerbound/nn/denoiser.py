@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from lowerbound._shapes import num_elements, shown_shape
 from lowerbound.errors import refuse
-from lowerbound.nn.dit import DiT
+from lowerbound.nn.dit import DiT, modulated
 from lowerbound.nn.fourier import FourierFeatures
 from lowerbound.nn.unet import UNet, sinusoids
 
@@ -36,7 +36,7 @@ DEPTHS = {"unet": 2, "dit": 4, "mlp": 3}
 
 
 class LevelBlock(nn.Module):
-    """Two linear layers beside an identity; the level scales and shifts between them."""
+    """Two linear layers beside an identity; the level scales and shifts what they see."""
 
     def __init__(self, width: int, embedding: int, dropout: float) -> None:
         super().__init__()
@@ -48,15 +48,15 @@ class LevelBlock(nn.Module):
     def forward(self, h: Tensor, known: Tensor) -> Tensor:
         """(N, width), (N, embedding) -> (N, width)."""
         scale, shift = self.level(known).chunk(2, dim=1)
-        inner = torch.addcmul(shift, self.inner(F.silu(h)), 1 + scale)
+        inner = self.inner(modulated(h, scale, shift))
         return h + self.outer(self.dropout(F.silu(inner)))
 
 
 class MlpDenoiser(nn.Module):
     """Residual network over all numbers of an array at once, for vectors above all.
 
-    There is no normalisation inside: how far out a vector lies says how noisy it is, and a
-    normalised hidden layer would have to learn it back.
+    Its blocks see what is normalised, and add to what is not: how far out a vector lies is known
+    to the last layer.
 
     Args:
         in_size: numbers per input.
