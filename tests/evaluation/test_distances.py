@@ -126,10 +126,18 @@ def test_samples_of_one_mode_are_precise_and_recall_that_mode_alone(monkeypatch)
     assert recall == 1.0
 
 
+def test_blocks_change_no_neighbour(monkeypatch):
+    real, samples = normal(40, 3), normal(30, 3, seed=1)
+    whole = precision_recall(real, samples, 1)
+    assert 0 < min(whole) < max(whole) < 1
+    monkeypatch.setattr(distances, "ROWS", 7)
+    assert precision_recall(real, samples, 1) == whole
+
+
 def test_copies_reach_one_another_at_no_distance():
-    real = torch.tensor([[0.1, 0.2, 0.3]]).expand(6, 3)
+    real = torch.tensor([[100.1, 200.2, 300.3]]).expand(6, 3)  # where squares cancel badly
     assert precision_recall(real, real[:4]) == (1.0, 1.0)
-    assert precision_recall(real, real[:4] + 1e-3) == (0.0, 0.0)
+    assert precision_recall(real, real[:4] + 1e-2) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("measure", [frechet_distance, kernel_distance, precision_recall])
