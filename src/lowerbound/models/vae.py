@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound._random import permutation
-from lowerbound._shapes import num_elements
+from lowerbound._shapes import num_elements, repeated_rows
 from lowerbound.data import Context, Source, measured
 from lowerbound.distributions import (
     Distribution,
@@ -215,9 +215,9 @@ class VAE(ContextModel):
     def _log_likelihood(self, x: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
         """Log p(x|z) of examples (B, *event) at latents (M, B, d): (M, B), nats."""
         num_samples = len(z)
-        repeated, *beside = (_repeated(t, num_samples) for t in (x, *self._embedded(context)))
+        repeated, *beside = (repeated_rows(t, num_samples) for t in (x, *self._embedded(context)))
         p = self.likelihood(self.decoder(z.flatten(0, 1), *beside), repeated)
-        given = None if context is None else _repeated(context, num_samples)
+        given = None if context is None else repeated_rows(context, num_samples)
         log_prob: Tensor = self._completed(p, given).log_prob(repeated)
         return log_prob.unflatten(0, (num_samples, len(x)))
 
@@ -291,8 +291,3 @@ class VAE(ContextModel):
     def notes(self) -> list[str]:
         """What the likelihood has to say, and which part of x the nats are of."""
         return [*self.likelihood.notes(), *super().notes()]
-
-
-def _repeated(t: Tensor, num: int) -> Tensor:
-    """Rows (B, …) one set after another, (num · B, …)."""
-    return t.expand(num, *t.shape).flatten(0, 1) if num > 1 else t
