@@ -86,6 +86,7 @@ MODELS: dict[str, Entry] = {
         "VQVAEOptions",
         "Quantised autoencoder: codes of a finite set and a prior over them; a bound of a point.",
         "van den Oord, Vinyals and Kavukcuoglu, Neural Discrete Representation Learning, 2017",
+        context="optional",
     ),
     "hvae": Entry(
         "lowerbound.models.hierarchical:HierarchicalVAE",

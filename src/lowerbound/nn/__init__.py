@@ -7,6 +7,7 @@ from lowerbound.nn.embedding import (
     ClassEmbedding,
     Embedding,
     Joined,
+    JoinedPlaces,
     MaskEmbedding,
     VectorEmbedding,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "GridEncoder",
     "HybridDecoder",
     "Joined",
+    "JoinedPlaces",
     "Ladder",
     "MaskEmbedding",
     "Mlp",
