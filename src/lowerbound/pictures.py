@@ -24,7 +24,14 @@ from lowerbound.generation import (
     reconstruct,
     redraw_levels,
 )
-from lowerbound.models import VQVAE, Hierarchy, Model, ProbabilisticPCA, StandardNormal
+from lowerbound.models import (
+    VQVAE,
+    ContextModel,
+    Hierarchy,
+    Model,
+    ProbabilisticPCA,
+    StandardNormal,
+)
 from lowerbound.plots.images import is_image
 
 __all__ = [
@@ -249,7 +256,10 @@ def class_context(model: Model, label: str | None, num: int) -> Tensor | None:
     if not isinstance(model.context, Classes):
         given = "is not conditional" if model.context is None else f"is given {model.context}"
         raise refuse("label", f"left out for a model that {given}", label)
-    return torch.full((num,), model.context.index(label))
+    context = torch.full((num,), model.context.index(label))
+    if isinstance(model, ContextModel):
+        model.check_seen(context)
+    return context
 
 
 @torch.no_grad()

@@ -179,7 +179,9 @@ def _asked(flags: SampleFlags, model: Model, usual: int, out: Path) -> Asked:
     source = data_of(flags, None) if needs_data else None
     if flags.label == "all" and isinstance(model.context, Classes):
         each = num if flags.num is not None else max(1, 10 * usual // 64)
-        context = torch.arange(model.context.num_classes).repeat_interleave(each)
+        unseen = getattr(model, "unseen", [])
+        classes = [i for i in range(model.context.num_classes) if i not in unseen]
+        context = torch.tensor(classes).repeat_interleave(each)
         return Asked(len(context), context, each, source)
     given = class_context(model, flags.label, num)
     if given is None:

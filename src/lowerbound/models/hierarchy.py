@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -30,7 +29,7 @@ import torch
 from torch import Tensor
 
 from lowerbound._random import permutation
-from lowerbound._shapes import repeated_rows, sum_event
+from lowerbound._shapes import repeated_rows
 from lowerbound.data import Context, Source, measured
 from lowerbound.distributions import (
     DiagonalGaussian,
@@ -40,6 +39,7 @@ from lowerbound.distributions import (
 )
 from lowerbound.models.base import Draw
 from lowerbound.models.context import ContextModel
+from lowerbound.models.joint import JointPosterior
 from lowerbound.models.levels import Level, Take, drawn, in_units_of, taken, total_log_q
 from lowerbound.models.priors import StandardNormal
 from lowerbound.nn import Embedding
@@ -238,10 +238,8 @@ class Hierarchy(ContextModel):
     def encode(self, x: Tensor, context: Tensor | None = None) -> JointPosterior:
         """q(u|x) over joint vectors (B, d); its mean has every level at its posterior mean."""
         self.check_shape(x)
-        x, beside = (
-            self.likelihood.standardized(x),
-            self._embedded(self._given_context(context, len(x))),
-        )
+        beside = self._embedded(self._given_context(context, len(x)))
+        x = self.likelihood.standardized(x)
         levels, _ = self._infer(x, 1, lambda _, q: q.loc, *beside)
         means = [in_units_of(level.p, level.z).flatten(1) for level in levels]
         scales = [(level.q.log_scale - level.p.log_scale).flatten(1) for level in levels]
@@ -249,6 +247,7 @@ class Hierarchy(ContextModel):
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|u) for joint vectors (N, d): a distribution over (N, *event)."""
+        self.check_latents(z, self.latent_dim)
         context = self._given_context(context, len(z))
         take, beside = self._from_joint(z), self._embedded(context)
         p: Distribution = self.likelihood(self._generate(len(z), take, *beside)[1])
@@ -264,7 +263,7 @@ class Hierarchy(ContextModel):
         mean: bool = False,
     ) -> Tensor:
         """See `Model.sample`."""
-        context = self.draw_context(num, generator) if context is None else context
+        context = self._context_to_draw(num, context, generator)
         p = self.decode(self.prior.sample(num, None, generator), context)
         return p.mean if mean else p.sample(generator)
 
@@ -294,62 +293,3 @@ class Hierarchy(ContextModel):
     def notes(self) -> list[str]:
         """What the likelihood has to say, and which part of x the nats are of."""
         return [*self.likelihood.notes(), *super().notes()]
-
-
-@dataclass(frozen=True)
-class JointPosterior(Distribution):
-    """q(u|x) of a hierarchy over joint vectors (B, d): a Gaussian at each level, given the others.
-
-    Args:
-        model: the hierarchy.
-        x: standardised examples (B, *event).
-        loc: every level at its posterior mean, given the others at theirs, (B, d).
-        log_scale: log standard deviations there, (B, d).
-        beside: an embedding (B, E) of the context, or nothing.
-    """
-
-    model: Hierarchy
-    x: Tensor
-    loc: Tensor
-    log_scale: Tensor
-    beside: tuple[Tensor, ...] = ()
-    event_ndim: int = 1
-
-    @property
-    def mean(self) -> Tensor:
-        """Every level at its posterior mean, given the others at theirs: (B, d)."""
-        return self.loc
-
-    @property
-    def stddev(self) -> Tensor:
-        """Of every level, given the others at their means: (B, d)."""
-        return self.log_scale.exp()
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density of joint vectors (B, d) or (K, B, d): (B,) or (K, B), nats."""
-        joint = x if x.ndim == 3 else x.unsqueeze(0)
-        found: dict[int, Tensor] = {}
-        place = self.model._from_joint(joint.flatten(0, 1))
-
-        def keep(level: int, p: DiagonalGaussian) -> Tensor:
-            found[level] = place(level, p)
-            return found[level]
-
-        repeated = [repeated_rows(e, len(joint)) for e in self.beside]
-        self.model._generate(len(joint) * joint.shape[1], keep, *repeated)
-        levels, _ = self.model._infer(
-            self.x, len(joint), lambda level, _: found[level], *self.beside
-        )
-        parts = [
-            level.q.log_prob(level.z)
-            + sum_event(level.p.log_scale.expand_as(level.z), level.p.event_ndim)
-            for level in levels
-        ]
-        return torch.stack(parts).sum(0).unflatten(0, joint.shape[:2]).reshape(x.shape[:-1])
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """One draw (B, d): down all levels, each given those that were drawn."""
-        with torch.no_grad():
-            noise = self.model.noise(len(self.x), 1, generator)
-            levels, _ = self.model._infer(self.x, 1, drawn(noise), *self.beside)
-            return torch.cat([in_units_of(lv.p, lv.z).flatten(1) for lv in levels], 1)

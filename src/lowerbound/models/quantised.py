@@ -139,13 +139,18 @@ class VQVAE(ContextModel):
         """Refuse networks whose outputs have the wrong size, before the first step."""
         training = self.training
         self.eval()
-        size = self.num_places * self.quantiser.size
+        size = self._size
         x, z = torch.zeros(2, *self.event_shape), torch.zeros(2, size)
         num_outputs = self.likelihood.num_outputs * num_elements(self.event_shape)
         check_network("encoder", self.encoder, (x,), size)
         beside = () if self.embedding is None else (torch.zeros(2, self.embedding.size),)
         check_network("decoder", self.decoder, (z, *beside), num_outputs)
         self.train(training)
+
+    @property
+    def _size(self) -> int:
+        """P · d, the numbers that the decoder sees of codes."""
+        return self.num_places * self.quantiser.size
 
     def noise(
         self, batch_size: int, num_samples: int = 1, generator: torch.Generator | None = None
@@ -179,7 +184,12 @@ class VQVAE(ContextModel):
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|codes) over (N, *event), for codes (N, S), or for vectors (N, P · d) as they are."""
         context = self._given_context(context, len(z))
-        vectors = z if z.is_floating_point() else self.vectors_of(z)
+        is_code = not z.is_floating_point()
+        self.check_latents(z, self.prior.length if is_code else self._size)
+        if is_code and len(z) and not 0 <= int(z.min()) <= int(z.max()) < self.prior.num_codes:
+            given = f"codes from {int(z.min())} to {int(z.max())}"
+            raise refuse("z", f"codes from 0 to {self.prior.num_codes - 1}", given)
+        vectors = self.vectors_of(z) if is_code else z
         p: Distribution = self.likelihood(self.decoder(vectors, *self._embedded(context)))
         return self._completed(p, context)
 
@@ -269,8 +279,7 @@ class VQVAE(ContextModel):
         mean: bool = False,
     ) -> Tensor:
         """See `Model.sample`."""
-        context = self.draw_context(num, generator) if context is None else context
-        context = self._given_context(context, num)
+        context = self._context_to_draw(num, context, generator)
         p = self.decode(self.prior.sample(num, context, generator), context)
         return p.mean if mean else p.sample(generator)
 

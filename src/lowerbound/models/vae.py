@@ -157,6 +157,7 @@ class VAE(ContextModel):
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Encoded:
         """q(z|x): a distribution over latents, (B, d)."""
+        self.check_shape(x)
         beside = self._embedded(self._given_context(context, len(x)))
         return self.posterior_given(self.likelihood.standardized(x), *beside)
 
@@ -170,6 +171,7 @@ class VAE(ContextModel):
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|z) for latents (N, d): a distribution over (N, *event)."""
+        self.check_latents(z, self.latent_dim)
         context = self._given_context(context, len(z))
         p: Distribution = self.likelihood(self.decoder(z, *self._embedded(context)))
         return self._completed(p, context)
@@ -258,8 +260,7 @@ class VAE(ContextModel):
         mean: bool = False,
     ) -> Tensor:
         """See `Model.sample`."""
-        context = self.draw_context(num, generator) if context is None else context
-        context = None if self.context is None else context
+        context = self._context_to_draw(num, context, generator)
         p = self.decode(self.prior.sample(num, context, generator), context)
         return p.mean if mean else p.sample(generator)
 
