@@ -120,6 +120,9 @@ def test_weights_of_the_posterior_and_draws_of_the_prior_agree_on_the_evidence(v
     options = {"prior": "conditional"} if variant == "cvae" else {}
     model = made(variant, context, shape=(2,), sigma=1.0, **options).double()
     drawn_anew(model, 3)
+    with torch.no_grad():  # q is near p, so that few draws weigh all the rest
+        for parameter in model.parameters():
+            parameter.mul_(0.5)
     x, given, num = examples(3, (2,)).double(), contexts(context, 3), 20_000
     with torch.no_grad():
         noise = model.noise(3, num, torch.Generator().manual_seed(1))
@@ -205,12 +208,12 @@ def two_hills(num: int = 400) -> Source:
 @each_name
 def test_what_is_learned_of_a_class_is_drawn_and_judged(name):
     source = two_hills()
-    options = {"codebook_size": 8} if name == "vqvae" else {}
-    model = create_model(name, source, context=source.context, **{**SMALL[name], **options})
+    options = {**SMALL[name], **({"places": 2} if name == "vqvae" else {})}
+    model = create_model(name, source, context=source.context, **options)
     fit(model, source, steps=150, quiet=True)
     x, labels = source.test[slice(0, 100)]
     right, wrong = (model.bound(x, c).value.mean() for c in (labels, 1 - labels))
-    assert right > wrong + 10
+    assert right > wrong + 3
     for index, sign in ((0, 1), (1, -1)):
         made_of = draw(model, 50, context=torch.full((50,), index))
         assert (sign * made_of.mean(1) > 0).double().mean() > 0.9
@@ -236,15 +239,23 @@ def test_parts_of_images_and_vectors_are_trained_with_and_judged(name, kind):
     assert result["context"] == str(source.context)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "vqvae"])
-def test_an_optimal_sigma_is_that_of_the_class(name):
+@each_name
+def test_an_optimal_sigma_is_that_of_means_given_the_class(name):
     source = two_hills()
-    model = create_model(name, source, context=source.context, sigma="optimal", **SMALL[name])
-    with torch.no_grad():  # what decoders say is the class's own hill, whatever z is
-        drawn_anew(model)
-    model.calibrate(source)
+    options = {**SMALL[name], **({"places": 2} if name == "vqvae" else {})}
+    model = create_model(name, source, context=source.context, sigma="optimal", **options)
+    drawn_anew(model)
     model.settle(source)
-    assert float(model.likelihood.log_sigma.exp().mean()) > 0
+    x, labels = source.train[slice(None)]
+    with torch.no_grad():
+        if name == "vqvae":
+            z = model.codes(x)
+        else:
+            draws = model.draw(x, 1, labels).latents
+            z = (draws["z"] if "z" in draws else model.joined(draws, labels))[0]
+        error = (x - model.decode(z, labels).mean).square().mean()
+        sigma = model.decode(z, labels).stddev
+    torch.testing.assert_close(sigma.square().mean(), error, rtol=0.1, atol=0)
 
 
 # --- what is refused
@@ -307,12 +318,8 @@ def test_options_of_a_context_need_one(name):
     for option in ({"label_dropout": 0.1}, {"context_dim": 4}):
         with pytest.raises(InputError, match="must be left out for a model of p"):
             create_model(name, SHAPE, **option)
-    for option, message in (
-        ({"sigma": "optimal"}, "'sigma' must be learned or fixed for a masked x"),
-        ({"likelihood": "product"}, "'likelihood' must be one of single elements for a masked x"),
-    ):
-        with pytest.raises(InputError, match=message):
-            create_model(name, SHAPE, context=Mask(), **option)
+    with pytest.raises(InputError, match="'sigma' must be learned or fixed for a masked x"):
+        create_model(name, SHAPE, context=Mask(), sigma="optimal")
 
 
 @each_name
@@ -320,7 +327,7 @@ def test_another_context_than_that_of_the_data_is_refused(name):
     source = two_hills()
     with pytest.raises(InputError, match="'context' must be the source's own"):
         create_model(name, source, context=Classes(3))
-    model = create_model(name, (2,), context=Vector(2), **SMALL[name])
+    model = create_model(name, (2,), context=Vector(2))
     with pytest.raises(InputError, match=f"'condition' must be vector for this '{name}'"):
         fit(model, source, steps=1, quiet=True)
 

@@ -42,12 +42,10 @@ class Ladder(nn.Module):
         shapes: of the latents of rungs 1 … L, each (channels, …).
     """
 
-    listeners: nn.ModuleList | None = None
-    """V and V_1 … V_L, where there is something to be told."""
-
     def __init__(self, shapes: Sequence[tuple[int, ...]]) -> None:
         super().__init__()
         self.shapes = [tuple(shape) for shape in shapes]
+        self.listeners: nn.ModuleList | None = None  # V and V_1 … V_L
 
     def listen(self, num_context: int, widths: Sequence[int]) -> None:
         """Hear an embedding of ``num_context`` numbers, 0 for none, from now on.
