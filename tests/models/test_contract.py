@@ -243,6 +243,21 @@ def test_codes_go_to_the_data_and_back(trained, x, context):
     torch.testing.assert_close(trained.encode(x, context).mean, z.mean)
 
 
+def test_latents_and_examples_of_another_shape_are_refused_by_encoder_and_decoder(
+    trained, x, context
+):
+    if not trained.has_encoder:
+        pytest.skip("no encoder")
+    z = trained.encode(x, context).mean
+    d = z.shape[1]
+    for wrong in (z[:, :-1], torch.cat([z, z], 1), z.unsqueeze(0), z[0], z[0, 0]):
+        with pytest.raises(InputError, match=rf"'z' must be latents of shape N×{d}, got"):
+            trained.decode(wrong, context)
+    for wrong in (x[..., :-1], x.flatten(1), x[0]):
+        with pytest.raises(InputError, match=r"'x' must be examples of shape 1×8×8, got"):
+            trained.encode(wrong, context)
+
+
 def test_evaluation_has_the_promised_keys_and_its_terms_add_up(likelihood, digits):
     result = evaluate(likelihood, digits, num_samples=5, max_rows=50)
     for key in (
