@@ -183,9 +183,9 @@ class VQVAE(ContextModel):
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|codes) over (N, *event), for codes (N, S), or for vectors (N, P · d) as they are."""
-        context = self._given_context(context, len(z))
         is_code = not z.is_floating_point()
         self.check_latents(z, self.prior.length if is_code else self._size)
+        context = self._given_context(context, len(z))
         if is_code and len(z) and not 0 <= int(z.min()) <= int(z.max()) < self.prior.num_codes:
             given = f"codes from {int(z.min())} to {int(z.max())}"
             raise refuse("z", f"codes from 0 to {self.prior.num_codes - 1}", given)
