@@ -178,8 +178,9 @@ class VQVAE(ContextModel):
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> PointMass:
         """q(codes|x): a point, given as the vectors of its codes, (B, P · d)."""
+        codes = self.codes(x)
         self._given_context(context, len(x))  # refused here as by `decode`
-        return PointMass(self.vectors_of(self.codes(x)))
+        return PointMass(self.vectors_of(codes))
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|codes) over (N, *event), for codes (N, S), or for vectors (N, P · d) as they are."""
