@@ -24,7 +24,14 @@ from lowerbound.generation import (
     reconstruct,
     redraw_levels,
 )
-from lowerbound.models import VQVAE, Hierarchy, Model, ProbabilisticPCA, StandardNormal
+from lowerbound.models import (
+    VQVAE,
+    ContextModel,
+    Hierarchy,
+    Model,
+    ProbabilisticPCA,
+    StandardNormal,
+)
 from lowerbound.plots.images import is_image
 
 __all__ = [
@@ -119,12 +126,18 @@ def draw_pictures(
         plots.save_figure(figure, folder / "decomposition.png")
     is_shown = is_image(model.event_shape) or plots.rates_of_levels(evaluation)
     if isinstance(model, Hierarchy) and is_shown:
-        figure = levels_picture(model, evaluation)
+        context = contexts_for(model, 1, split=source.test)
+        figure = levels_picture(model, evaluation, context=context)
         plots.save_figure(figure, folder / "levels.png")
 
 
 def levels_picture(
-    model: Model, evaluation: Mapping[str, Any], num: int | None = None, *, seed: int = 0
+    model: Model,
+    evaluation: Mapping[str, Any],
+    num: int | None = None,
+    *,
+    seed: int = 0,
+    context: Tensor | None = None,
 ) -> Any:
     """What each level of a hierarchy holds, beside the rates that its evaluation has.
 
@@ -133,8 +146,10 @@ def levels_picture(
         evaluation: what evaluation.json holds; empty where there is none.
         num: images per row; ten unless said.
         seed: of the draws.
+        context: as for `redraw_levels`.
     """
-    frames = redraw_levels(model, NUM_REDRAWN if num is None else num, seed=seed)
+    num = NUM_REDRAWN if num is None else num
+    frames = redraw_levels(model, num, seed=seed, context=context)
     rates = plots.rates_of_levels(evaluation)
     return plots.levels_figure(frames, model.support, rates)
 
@@ -241,7 +256,10 @@ def class_context(model: Model, label: str | None, num: int) -> Tensor | None:
     if not isinstance(model.context, Classes):
         given = "is not conditional" if model.context is None else f"is given {model.context}"
         raise refuse("label", f"left out for a model that {given}", label)
-    return torch.full((num,), model.context.index(label))
+    context = torch.full((num,), model.context.index(label))
+    if isinstance(model, ContextModel):
+        model.check_seen(context)
+    return context
 
 
 @torch.no_grad()

@@ -144,7 +144,7 @@ NARROW = {"mixture": {}, "hvae": {"latent_dims": (2, 2)}}
 
 
 def needs_labels(name: str) -> bool:
-    return name == "lda" or MODELS[name].conditional
+    return name == "lda" or MODELS[name].context == "always"
 
 
 @pytest.mark.parametrize("kind", ["table", "pixels"])

@@ -47,11 +47,22 @@ CASES = {name: (name, {}) for name in MODELS} | {
 }
 CASES["ladder-conv"] = ("ladder", {"levels": 3, "latent_dim": 2, "network": "conv"})
 
+# Those that may have a context are tested with one as well.
+LABELS = "labels"
+CASES |= {
+    f"{case}-labels": (name, {**options, "context": LABELS, "context_dim": 8})
+    for case, (name, options) in CASES.items()
+    if MODELS[name].context == "optional"
+}
+
 
 def small(name: str, source_or_shape, **options):
     """A small model of a kind; a new kind is tested by being registered."""
-    if model_entry(name).conditional and not isinstance(source_or_shape, Source):
-        options.setdefault("context", Classes(4))
+    is_source = isinstance(source_or_shape, Source)
+    if model_entry(name).context == "always" and not is_source:
+        options.setdefault("context", LABELS)
+    if options.get("context") == LABELS:
+        options["context"] = source_or_shape.context if is_source else Classes(4)
     return create_model(name, source_or_shape, **{**SMALL.get(name, {}), **options})
 
 
@@ -153,7 +164,7 @@ def test_a_weight_is_the_joint_density_over_that_of_the_draw(likelihood, x, cont
     draw = likelihood.draw(x, 3, context)
     latents = draw.latents
     if "z" not in latents:  # several, which stand side by side in what is encoded
-        latents = {"z": likelihood.joined(latents)}
+        latents = {"z": likelihood.joined(latents, context)}
     log_q = likelihood.encode(x, context).log_prob(latents["z"])
     log_joint = likelihood.log_joint(x, latents, context)
     torch.testing.assert_close(log_joint - log_q, draw.log_weight)
@@ -232,6 +243,21 @@ def test_codes_go_to_the_data_and_back(trained, x, context):
     torch.testing.assert_close(trained.encode(x, context).mean, z.mean)
 
 
+def test_latents_and_examples_of_another_shape_are_refused_by_encoder_and_decoder(
+    trained, x, context
+):
+    if not trained.has_encoder:
+        pytest.skip("no encoder")
+    z = trained.encode(x, context).mean
+    d = z.shape[1]
+    for wrong in (z[:, :-1], torch.cat([z, z], 1), z.unsqueeze(0), z[0], z[0, 0]):
+        with pytest.raises(InputError, match=rf"'z' must be latents of shape N×{d}, got"):
+            trained.decode(wrong, context)
+    for wrong in (x[..., :-1], x.flatten(1), x[0]):
+        with pytest.raises(InputError, match=r"'x' must be examples of shape 1×8×8, got"):
+            trained.encode(wrong, context)
+
+
 def test_evaluation_has_the_promised_keys_and_its_terms_add_up(likelihood, digits):
     result = evaluate(likelihood, digits, num_samples=5, max_rows=50)
     for key in (
@@ -267,7 +293,8 @@ def test_the_table_speaks_the_truth(name):
     model_class, options = entry.load()
     assert model_class.name == name
     assert model_class.is_likelihood == entry.is_likelihood
-    assert (small(name, (4,)).context is not None) == entry.conditional
+    assert entry.conditional == (entry.context != "never")
+    assert (small(name, (4,)).context is not None) == (entry.context == "always")
     assert entry.summary.endswith(".")
     assert options.__doc__
 
@@ -287,9 +314,12 @@ def test_initial_weights_follow_from_the_seed_alone(case):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_context_is_taken_by_those_that_have_one_and_asked_for_by_no_other(name):
-    if model_entry(name).conditional:
+    if model_entry(name).context == "always":
         with pytest.raises(InputError, match=f"'context' must be in the data of a '{name}', got"):
             create_model(name, (4,))
+    elif model_entry(name).context == "optional":
+        assert small(name, (4,)).context is None
+        assert small(name, (4,), context=Classes(3)).context == Classes(3)
     else:
         with pytest.raises(
             InputError, match=f"'context' must be left out for a '{name}', a model"

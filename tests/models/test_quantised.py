@@ -239,7 +239,12 @@ def test_a_codebook_larger_than_the_places_of_the_data_is_refused():
     x = torch.zeros(60, 3)
     source = make_source(Rows(x=x + torch.arange(60.0).unsqueeze(1), support=Real(), name="few"))
     most = 2 * len(source.train)
-    create_model("vqvae", source, places=2, codebook_size=most)
+    model = create_model("vqvae", source, places=2, codebook_size=most)
+    assert model.decode(torch.zeros(1, 2, dtype=torch.int64)).mean.shape[0] == 1
+    with pytest.raises(InputError, match=f"'z' must be codes from 0 to {most - 1}, got codes"):
+        model.decode(torch.tensor([[0, most]]))
+    with pytest.raises(InputError, match="'z' must be latents of shape N×2, got 1×3"):
+        model.decode(torch.zeros(1, 3, dtype=torch.int64))
     message = f"'codebook_size' must be at most the {most} places of the training examples, got"
     with pytest.raises(InputError, match=message):
         create_model("vqvae", source, places=2, codebook_size=most + 1)

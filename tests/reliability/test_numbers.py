@@ -185,7 +185,7 @@ def extremes(draw):
 
 def finite_bound_and_gradients(name, case):
     support, x, bias, precision = case
-    context = Classes(3) if MODELS[name].conditional else None
+    context = Classes(3) if MODELS[name].context == "always" else None
     latents = {"latent_dims": (2, 2)} if name == "hvae" else {"latent_dim": 2}
     options = {"support": support, "context": context, "width": 8, **latents}
     model = create_model(name, x.shape[1:], **options).train()

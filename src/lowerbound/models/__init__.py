@@ -15,6 +15,7 @@ from lowerbound.models.classical import (
 from lowerbound.models.coder import Coder, Point
 from lowerbound.models.codes import AutoregressiveCodes, CodePrior, PointMass, UniformCodes
 from lowerbound.models.conditional import CVAE, CVAEOptions
+from lowerbound.models.context import ContextModel, ContextOptions
 from lowerbound.models.flowed import FlowedGaussian
 from lowerbound.models.hierarchical import HierarchicalVAE, HierarchicalVAEOptions
 from lowerbound.models.hierarchy import Hierarchy, JointPosterior
@@ -45,6 +46,8 @@ __all__ = [
     "CodePrior",
     "Coder",
     "ConditionalNormal",
+    "ContextModel",
+    "ContextOptions",
     "CouplingPrior",
     "DCTCoder",
     "DCTOptions",

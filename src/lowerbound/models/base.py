@@ -309,6 +309,13 @@ class Model(nn.Module, ABC):
                 "prepare the data as for training (--binarize, --support)",
             )
 
+    def check_latents(self, z: Tensor, size: int, name: str = "z") -> None:
+        """Refuse latents that are not (N, size)."""
+        if z.ndim != 2 or z.shape[1] != size:
+            remedy = "encode examples, or draw them from the prior, of the same model"
+            shown = shown_shape(z.shape) or "one number"
+            raise refuse(name, f"latents of shape N×{size}", shown, remedy)
+
     def check_shape(self, x: Tensor, name: str = "x") -> None:
         """Refuse examples of another shape: a network would say less of it, or nothing at all."""
         if tuple(x.shape[1:]) != self.event_shape:

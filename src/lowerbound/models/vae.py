@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from lowerbound._shapes import num_elements
+from lowerbound._shapes import num_elements, repeated_rows
 from lowerbound.data import Context, Source, measured
 from lowerbound.distributions import (
     Distribution,
@@ -158,6 +158,7 @@ class VAE(ContextModel):
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Encoded:
         """q(z|x): a distribution over latents, (B, d)."""
+        self.check_shape(x)
         beside = self._embedded(self._given_context(context, len(x)))
         return self.posterior_given(self.likelihood.standardized(x), *beside)
 
@@ -171,6 +172,7 @@ class VAE(ContextModel):
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|z) for latents (N, d): a distribution over (N, *event)."""
+        self.check_latents(z, self.latent_dim)
         context = self._given_context(context, len(z))
         p: Distribution = self.likelihood(self.decoder(z, *self._embedded(context)))
         return self._completed(p, context)
@@ -226,9 +228,9 @@ class VAE(ContextModel):
     def _log_likelihood(self, x: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
         """Log p(x|z) of examples (B, *event) at latents (M, B, d): (M, B), nats."""
         num_samples = len(z)
-        repeated, *beside = (_repeated(t, num_samples) for t in (x, *self._embedded(context)))
+        repeated, *beside = (repeated_rows(t, num_samples) for t in (x, *self._embedded(context)))
         p = self.likelihood(self.decoder(z.flatten(0, 1), *beside), repeated)
-        given = None if context is None else _repeated(context, num_samples)
+        given = None if context is None else repeated_rows(context, num_samples)
         log_prob: Tensor = self._completed(p, given).log_prob(repeated)
         return log_prob.unflatten(0, (num_samples, len(x)))
 
@@ -269,8 +271,7 @@ class VAE(ContextModel):
         mean: bool = False,
     ) -> Tensor:
         """See `Model.sample`."""
-        context = self.draw_context(num, generator) if context is None else context
-        context = None if self.context is None else context
+        context = self._context_to_draw(num, context, generator)
         p = self.decode(self.prior.sample(num, context, generator), context)
         return p.mean if mean else p.sample(generator)
 
@@ -292,8 +293,3 @@ class VAE(ContextModel):
     def notes(self) -> list[str]:
         """What the likelihood has to say, and which part of x the nats are of."""
         return [*self.likelihood.notes(), *super().notes()]
-
-
-def _repeated(t: Tensor, num: int) -> Tensor:
-    """Rows (B, …) one set after another, (num · B, …)."""
-    return t.expand(num, *t.shape).flatten(0, 1) if num > 1 else t
