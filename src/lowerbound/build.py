@@ -93,6 +93,12 @@ MODELS: dict[str, Entry] = {
         "Vahdat and Kautz, NVAE: A Deep Hierarchical Variational Autoencoder, 2020; Child, Very "
         "Deep VAEs, 2021",
     ),
+    "diffusion": Entry(
+        "lowerbound.models.diffusion:Diffusion",
+        "DiffusionOptions",
+        "Diffusion: noise is added step by step and taken away by a network; bound in three terms.",
+        "Kingma, Salimans, Poole and Ho, Variational Diffusion Models, 2021",
+    ),
     "ppca": Entry(
         "lowerbound.models.classical:ProbabilisticPCA",
         "PPCAOptions",

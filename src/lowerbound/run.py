@@ -145,6 +145,8 @@ def train(
     for warning in source.warnings:
         console.say(f"warning: {warning}")
     model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
+    for warning in model.warnings():
+        console.say(f"warning: {warning}")
     model.check_objective(config.objective)
     config = replace(config, options=asdict(model.options))
     folder = folder or next_folder(config)

@@ -102,8 +102,8 @@ class Schedule(nn.Module, ABC):
         """The level where the interior is ``s`` and rises by ``slope`` per unit of t."""
         # Not γ_0 + (γ_1 − γ_0) s: rounded, that misses γ_1, and the last γ must be that of the
         # prior term.
-        width = self.gamma_1 - self.gamma_0
-        return Level(torch.lerp(self.gamma_0, self.gamma_1, s), width * slope, s)
+        low, high = self.gamma_0.to(s.dtype), self.gamma_1.to(s.dtype)
+        return Level(torch.lerp(low, high, s), (high - low) * slope, s)
 
     def gamma(self, t: Tensor) -> Tensor:
         """γ(t), (…)."""
@@ -111,9 +111,8 @@ class Schedule(nn.Module, ABC):
 
     def levels(self, num: int) -> Tensor:
         """γ at ``num`` equidistant times, both ends included, rising: (num,)."""
-        return self.gamma(torch.linspace(0, 1, num, dtype=torch.float64, device=self.device)).to(
-            self.gamma_0.dtype
-        )
+        t = torch.linspace(0, 1, num, dtype=torch.float64, device=self.device)
+        return self.gamma(t).to(self.gamma_0.dtype)
 
     @property
     def device(self) -> torch.device:
@@ -203,7 +202,8 @@ class TableSchedule(Schedule):
 class LearnedSchedule(Schedule):
     """A learned s: a rising line and rising sigmoids, all of positive weight, pinned at both ends.
 
-    s(t) = (f(t) − f(0)) / (f(1) − f(0)),   f(t) = a t + Σ_j b_j sigmoid(c_j (t − d_j)),   a, b, c > 0
+    s(t) = (f(t) − f(0)) / (f(1) − f(0)),
+    f(t) = a t + Σ_j b_j sigmoid(c_j (t − d_j)),   a, b, c > 0
 
     It starts near the line.
     """

@@ -119,7 +119,8 @@ def evaluate(
 
 
 def load_scores(path: Path) -> dict[str, Tensor]:
-    """The values of each example that `evaluate` kept: bound and log_likelihood, (N,), nats.
+    """The values of each example that `evaluate` kept, (N,), nats: the bound, and beside it the
+    log_likelihood, where the model has one that is more than the bound.
 
     Raises:
         InputError: no such file, or not one of these.
@@ -130,7 +131,7 @@ def load_scores(path: Path) -> dict[str, Tensor]:
         each = load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise InputError(f"'{printable(path)}' cannot be read: {printable(error)}") from error
-    if set(each) != {"bound", "log_likelihood"} or each["bound"].ndim != 1:
+    if set(each) - {"log_likelihood"} != {"bound"} or each["bound"].ndim != 1:
         raise refuse(path, "scores of a run, bound and log_likelihood", ", ".join(each) or "none")
     return each
 
