@@ -96,7 +96,7 @@ MODELS: dict[str, Entry] = {
     "diffusion": Entry(
         "lowerbound.models.diffusion:Diffusion",
         "DiffusionOptions",
-        "Diffusion: noise is added step by step and taken away by a network; bound in three terms.",
+        "Diffusion: noise is added in many steps and taken away by a network; bound in 3 terms.",
         "Kingma, Salimans, Poole and Ho, Variational Diffusion Models, 2021",
     ),
     "ppca": Entry(

@@ -119,8 +119,9 @@ def evaluate(
 
 
 def load_scores(path: Path) -> dict[str, Tensor]:
-    """The values of each example that `evaluate` kept, (N,), nats: the bound, and beside it the
-    log_likelihood, where the model has one that is more than the bound.
+    """The values of each example that `evaluate` kept, (N,), nats.
+
+    They are the bound and, where the model has one that is more than that, the log_likelihood.
 
     Raises:
         InputError: no such file, or not one of these.

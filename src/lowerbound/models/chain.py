@@ -17,6 +17,7 @@ References:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ def step(z: Tensor, x: Tensor, gamma_s: Tensor, gamma_t: Tensor) -> Step:
 
 
 def log_ratio(v: Tensor, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
-    """u = log Q − log P ≤ 0 of a learned variance, v in [0, 1] (N, *event)."""
+    """The u = log Q − log P ≤ 0 of a learned variance, v in [0, 1] (N, *event)."""
     return -v * (F.logsigmoid(gamma_t) - F.logsigmoid(gamma_s))
 
 
@@ -91,7 +92,7 @@ def ancestral(
         generator: of the draws.
         spread: (z, γ_s, γ_t) -> u of learned variances (N, *event); 0 without one.
     """
-    for gamma_t, gamma_s in zip(gammas[:-1], gammas[1:], strict=True):
+    for gamma_t, gamma_s in itertools.pairwise(gammas):
         p = step(z, denoise(z, gamma_t).x, gamma_s, gamma_t)
         variance = p.variance
         if spread is not None:

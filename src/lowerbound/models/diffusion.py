@@ -100,7 +100,7 @@ class Diffusion(Model):
         self.timesteps, self.learn_variance = timesteps, learn_variance
         self.fourier, self.sampling_steps = tuple(fourier), sampling_steps
         # What the network calls 0 … 1000, whatever becomes of learned ends.
-        self.level_range = float(schedule.gamma_0), float(schedule.gamma_1)
+        self.level_range = float(schedule.gamma_0.detach()), float(schedule.gamma_1.detach())
         self.register_buffer("mean_square", torch.tensor(1.0))
 
     @classmethod

@@ -84,29 +84,26 @@ class GridCategorical(Distribution):
         """The integers 0 … levels − 1."""
         return Discrete(self.levels)
 
-    def _logits(self, k: Tensor) -> Tensor:
-        """Unnormalised, of levels ``k`` that broadcast with u (…, *event)."""
+    def _logits(self, u: Tensor, k: Tensor) -> Tensor:
+        """Unnormalised, of levels ``k`` at places ``u`` that broadcast with them."""
         grid = 2 * (k + 0.5) / self.levels - 1
-        return -0.5 * torch.exp(-self.gamma_0) * (self.u_like(k) - grid).square()
-
-    def u_like(self, k: Tensor) -> Tensor:
-        """U with as many axes as ``k``."""
-        return self.u.unsqueeze(-1) if k.ndim > self.u.ndim else self.u
+        return -0.5 * torch.exp(-self.gamma_0) * (u - grid).square()
 
     def _near(self) -> tuple[Tensor, Tensor]:
         """The levels that count (…, *event, n) and their logits; −∞ for those that are none."""
         if self.reach is None:
             k = torch.arange(self.levels, device=self.u.device, dtype=self.u.dtype)
             k = k.expand(*self.u.shape, -1)
-            return k, self._logits(k)
+            return k, self._logits(self.u.unsqueeze(-1), k)
         offsets = torch.arange(-self.reach, self.reach + 1, device=self.u.device)
         nearest = ((self.u + 1) * (self.levels / 2) - 0.5).round().clamp(0, self.levels - 1)
         k = nearest.unsqueeze(-1) + offsets
-        return k, self._logits(k).masked_fill((k < 0) | (k > self.levels - 1), -math.inf)
+        logits = self._logits(self.u.unsqueeze(-1), k)
+        return k, logits.masked_fill((k < 0) | (k > self.levels - 1), -math.inf)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-mass of levels ``x`` (…, *event): (…), nats."""
-        log_mass = self._logits(x.to(self.u.dtype)) - self._near()[1].logsumexp(-1)
+        log_mass = self._logits(self.u, x.to(self.u.dtype)) - self._near()[1].logsumexp(-1)
         return sum_event(log_mass, self.event_ndim)
 
     @property
