@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lowerbound.config import nearest, validated
 from lowerbound.errors import InputError, printable, refuse
@@ -24,6 +24,7 @@ __all__ = [
     "MODELS",
     "Entry",
     "create_model",
+    "has_no_context",
     "load_model",
     "model_entry",
     "options_class",
@@ -49,7 +50,13 @@ class Entry:
     """Measured test log-likelihood on dynamically binarised MNIST, by the recipe of its name."""
     is_likelihood: bool = True
     samples: bool = True
-    conditional: bool = False
+    context: Literal["never", "optional", "always"] = "never"
+    """Whether the model can be given a context: one that can is of p(x) unless it is asked for."""
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the model can be given a context."""
+        return self.context != "never"
 
     def load(self) -> tuple[type[Model], type[Any]]:
         """The class and its options dataclass."""
@@ -72,7 +79,7 @@ MODELS: dict[str, Entry] = {
         "Conditional VAE: given a class, a vector or a part of x; bound on log p(x|context).",
         "Sohn, Lee and Yan, Learning Structured Output Representation using Deep Conditional "
         "Generative Models, 2015",
-        conditional=True,
+        context="always",
     ),
     "vqvae": Entry(
         "lowerbound.models.quantised:VQVAE",
@@ -172,8 +179,8 @@ def create_model(
             model also measures the scale of the training data.
         support: what values an element can take; a source knows its own. Without either the data
             are `Real`.
-        context: what a conditional model is given: `Classes`, `Vector` or `Mask`; a source knows
-            its own.
+        context: what the model is given: `Classes`, `Vector` or `Mask`. A model that always has
+            one takes that of the source unless said; others are of p(x) unless it is said.
         seed: of the initial weights.
         **options: fields of the model's options dataclass, or ``encoder=``, ``decoder=``,
             ``posterior=``, ``prior=`` and ``embedding=`` modules of your own.
@@ -223,16 +230,22 @@ def _of_source(name: str, given: Any, own: Any) -> Any:
 
 
 def _context_for(name: str, context: Context | None, source: Source | None) -> dict[str, Any]:
-    """The context that a conditional model is built with; nothing for one of p(x)."""
-    if not model_entry(name).conditional:
+    """The context that a model is built with; nothing for one that has none."""
+    kind = model_entry(name).context
+    if kind == "never":
         if context is not None:
-            names = ", ".join(n for n, entry in MODELS.items() if entry.conditional)
-            required = f"left out for a '{name}', a model of p(x)"
-            raise refuse("context", required, context, f"conditional is: {names}")
+            raise has_no_context("context", name, context)
         return {}
-    return {
-        "context": context if source is None else _of_source("context", context, source.context)
-    }
+    if source is not None and (context is not None or kind == "always"):
+        context = _of_source("context", context, source.context)
+    return {"context": context}
+
+
+def has_no_context(asked: str, name: str, given: Any) -> InputError:
+    """The refusal of a context for a model that is never given one."""
+    others = ", ".join(n for n, entry in MODELS.items() if entry.conditional)
+    remedy = f"add --model cvae; conditional is: {others}"
+    return refuse(asked, f"left out for a '{name}', a model of p(x)", given, remedy)
 
 
 def save_model(folder: Path, model: Model) -> None:

@@ -31,6 +31,9 @@ DIALS: dict[str, tuple[Objective, ...]] = {
     "mix": ("ciwae",),
 }
 """Options that only some objectives read; for the others they stay at their default."""
+CONDITIONS = ("auto", "none", "labels", "mask", "mask:1", "mask:2", "mask:3")
+FORMAT_VERSION = 2
+"""Of config.yaml; since 2 a condition is one that was asked for."""
 PLACES = ("device", "devices", "strategy", "logger")
 """Options that say where a run is and who watches, not what it is: a resume may change them."""
 
@@ -180,9 +183,10 @@ class RunConfig(TrainingConfig):
     layout: Literal["auto", "arrays"] = "auto"
     """How the axes of .npy, .npz and columns are read: auto recognises images; arrays keeps them,
     channels first, so that (N, C, L) are sequences and (N, C, D, H, W) volumes."""
-    condition: str = "labels"
-    """What a conditional model is given: labels; or a part of each image, mask (one to three
-    quadrants, drawn for each), mask:1, mask:2 or mask:3 (always the same ones)."""
+    condition: str = "auto"
+    """What the model is given: labels; or a part of each image, mask (one to three quadrants,
+    drawn for each), mask:1, mask:2 or mask:3 (always the same ones); or none. auto is labels for a
+    model that always has a context, else none."""
     data_seed: int = 0
     """Of the splits, and of the binarisation and the masks of what is judged; never changes with
     --seed."""
@@ -195,6 +199,11 @@ class RunConfig(TrainingConfig):
     options: Mapping[str, Any] | None = None
     """Options of the model, a dataclass in its file."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = ", ".join(CONDITIONS)
+        _check(self, "condition", f"one of {known}", lambda v: v in CONDITIONS)
+
     def training(self) -> TrainingConfig:
         """The part of the configuration that `lowerbound.fit` takes."""
         return TrainingConfig(
@@ -205,7 +214,7 @@ class RunConfig(TrainingConfig):
         """The text of config.yaml: every field, resolved."""
         import yaml
 
-        document = {"format_version": 1, **asdict(self)}
+        document = {"format_version": FORMAT_VERSION, **asdict(self)}
         return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
@@ -267,7 +276,11 @@ def load_config(path: Path | str) -> dict[str, Any]:
         raise InputError(f"'{printable(path)}' cannot be read: {printable(error)}") from error
     if not isinstance(document, dict):
         raise refuse(path, "a YAML mapping", type(document).__name__)
-    version = document.pop("format_version", 1)
-    if not isinstance(version, int) or version > 1:
-        raise refuse(path, "of format_version 1", version, "upgrade lowerbound")
+    is_ours = "format_version" in document
+    version = document.pop("format_version", FORMAT_VERSION)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        required = f"of format_version {FORMAT_VERSION} or older"
+        raise refuse(path, required, version, "upgrade lowerbound")
+    if is_ours and version < 2 and document.get("condition") == "labels":
+        del document["condition"]  # it was the default of models of p(x) too
     return document

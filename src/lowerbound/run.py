@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lowerbound.build import create_model, load_model, options_class, save_model
+from lowerbound.conditions import asked_context, check_condition, condition_of, data_condition
 from lowerbound.config import (
     RunConfig,
     TrainingConfig,
@@ -120,7 +121,7 @@ def fit(
         options=None if model.options is None else asdict(model.options),
         **source.preparation,
     )
-    full = replace(full, num_samples=full.samples)
+    full = replace(full, num_samples=full.samples, condition=condition_of(model))
     if engine.is_main:
         new_folder(Path(out), overwrite)
     return _carry_out(full, model, source, Path(out), console, engine)
@@ -140,11 +141,12 @@ def train(
     require(config.logger)
     engine = make_engine(config.device, config.devices, config.strategy)
     console = Console(quiet or not engine.is_main)
+    check_condition(config.model, config.condition)
     source = source_of(config)
     config = resolved(config, source)
     for warning in source.warnings:
         console.say(f"warning: {warning}")
-    model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
+    model = _model_of(config, source)
     for warning in model.warnings():
         console.say(f"warning: {warning}")
     model.check_objective(config.objective)
@@ -184,7 +186,7 @@ def resume(
         console.say(f"{folder} is finished")
         return Run(load_model(folder), History(), load_json(folder / "evaluation.json"), folder)
     source = source_of(config)
-    model = create_model(config.model, source, seed=config.seed, **dict(config.options or {}))
+    model = _model_of(config, source)
     rewritten = changed if engine.is_main else None
     with _rewritten(folder / "config.yaml", rewritten):
         return _carry_out(
@@ -298,6 +300,13 @@ def resolved(config: RunConfig, source: Source) -> RunConfig:
     )
 
 
+def _model_of(config: RunConfig, source: Source) -> Model:
+    """The model of a run, untrained, with the context that the run asks for."""
+    context = asked_context(config.model, config.condition, source)
+    options = dict(config.options or {})
+    return create_model(config.model, source, context=context, seed=config.seed, **options)
+
+
 def source_of(config: RunConfig, data: str | None = None) -> Source:
     """The data of a run, or other data prepared in the same way."""
     return load_data(
@@ -308,7 +317,7 @@ def source_of(config: RunConfig, data: str | None = None) -> Source:
         support=config.support,
         on_bad=config.on_bad,
         layout=config.layout,
-        condition=config.condition,
+        condition=data_condition(config.condition),
         seed=config.data_seed,
     )
 

@@ -18,7 +18,7 @@ from lowerbound.evaluation import evaluate
 from lowerbound.files import save_json
 from lowerbound.tables import comparison_notes, comparison_table
 
-SMALL = {"width": 8, "latent_dim": 3}
+SMALL = {"width": 8, "latent_dim": 3, "sampling_steps": 2}
 
 
 def finished(folder: Path, name: str, source, data: str = "digits") -> Path:
@@ -79,8 +79,11 @@ def test_the_table_has_sizes_and_errors_and_no_nats_where_there_are_none(runs):
     heading, *rows = comparison_table([{"run": n, **r} for n, r in judged.items()])
     for row in rows:
         cells, result = dict(zip(heading, row, strict=True)), judged[row[0]]
-        assert cells["squared error"] == f"{result['reconstruction_mse']:.4g}"
-        assert cells["latents"] == str(result["latent_dim"])
+        if MODELS[row[0]].load()[0].has_encoder:
+            assert cells["squared error"] == f"{result['reconstruction_mse']:.4g}"
+            assert cells["latents"] == str(result["latent_dim"])
+        else:
+            assert cells["squared error"] == cells["latents"] == "–"
         if not MODELS[row[0]].is_likelihood:
             assert cells["bound"] == "not a likelihood"
             assert cells["log-likelihood"] == cells["bits/dim"] == cells["K"] == "–"
@@ -99,7 +102,7 @@ def test_likelihoods_come_first_and_the_best_of_them_first(comparable, capsys):
     assert document["comparable"]
     assert document["picture"] is None
     errors = [r["reconstruction_mse"] for r in document["runs"]]
-    assert None not in errors
+    assert None not in errors[len(nats) :]
     assert errors[len(nats) :] == sorted(errors[len(nats) :])
 
 

@@ -175,7 +175,10 @@ def test_names_of_classes_are_spoken(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["digits", "--condition", "masks"], "'condition' must be one of labels, mask"),
+        (
+            ["digits", "--condition", "masks"],
+            "'condition' must be one of auto, none, labels, mask",
+        ),
         (["digits", "--model", "vae", "--condition", "mask"], "add --model cvae"),
         (["BARE"], "'context' must be in the data of a 'cvae', got none; name the labels with"),
         (["BARE", "--condition", "mask:1"], "a mask has quadrants: use images"),

@@ -77,14 +77,17 @@ def _check_use(flags: Any) -> None:
     With --quiet that is not said: its fit is the same for any length, batch or learning rate.
 
     Raises:
-        InputError: an objective or one of its dials, which would ask for another fit.
+        InputError: an objective or one of its dials, which would ask for another fit; a condition
+            that the model cannot have; or what belongs to --resume without it.
     """
     from lowerbound.build import model_entry
+    from lowerbound.conditions import check_condition
     from lowerbound.models import Model
 
-    if flags.condition != "labels" and not model_entry(flags.model).conditional:
-        required = f"labels for {flags.model}, a model of p(x)"
-        raise refuse("condition", required, flags.condition, "add --model cvae")
+    check_condition(flags.model, flags.condition)
+    if flags.allow_changed and flags.resume is None:
+        remedy = "name a run with --resume, or start anew with --overwrite"
+        raise refuse("allow_changed", "left out without --resume", True, remedy)
     if model_entry(flags.model).load()[0].fit_exactly is Model.fit_exactly:
         return
     usual = {f.name: f.default for f in dataclasses.fields(TrainingConfig)}

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from lowerbound._random import permutation
 from lowerbound._shapes import num_elements
-from lowerbound.data import Context, Mask, Source, measured
+from lowerbound.data import Context, Source, measured
 from lowerbound.distributions import (
     Distribution,
     GaussianLikelihood,
@@ -36,8 +36,8 @@ from lowerbound.distributions import (
     make_likelihood,
 )
 from lowerbound.errors import refuse
-from lowerbound.models.base import Draw, Model
-from lowerbound.models.completed import Completed
+from lowerbound.models.base import Draw
+from lowerbound.models.context import ContextModel
 from lowerbound.models.networks import check_network, make_networks
 from lowerbound.models.options import VAEOptions, prior_of
 from lowerbound.models.penalties import PENALTIES
@@ -51,7 +51,7 @@ __all__ = ["VAE", "VAEOptions"]
 DEFAULTS = VAEOptions()
 
 
-class VAE(Model):
+class VAE(ContextModel):
     """A VAE from its parts; `VAE.build` makes the parts from `VAEOptions`.
 
     Args:
@@ -82,8 +82,7 @@ class VAE(Model):
         context: Context | None = None,
         embedding: Embedding | None = None,
     ) -> None:
-        super().__init__(likelihood.event_shape, likelihood.support)
-        self.context, self.embedding = context, embedding
+        super().__init__(likelihood.event_shape, likelihood.support, context, embedding)
         self.encoder, self.decoder = encoder, decoder
         self.likelihood, self.prior = likelihood, prior
         self.latent_dim, self.kl = latent_dim, kl
@@ -145,7 +144,7 @@ class VAE(Model):
     def noise(
         self, batch_size: int, num_samples: int = 1, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Standard normal ``z`` (num_samples, batch_size, d)."""
+        """Standard normal ``z`` (num_samples, batch_size, d); see `ContextModel` for ``drop``."""
         z = torch.empty(
             num_samples,
             batch_size,
@@ -153,7 +152,8 @@ class VAE(Model):
             device=self.calibrated.device,
             dtype=self.likelihood.shift.dtype,
         )
-        return {"z": z.normal_(generator=generator)}
+        noise = {"z": z.normal_(generator=generator)}
+        return self._with_drop(noise, batch_size, num_samples, generator)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Encoded:
         """q(z|x): a distribution over latents, (B, d)."""
@@ -173,33 +173,6 @@ class VAE(Model):
         context = self._given_context(context, len(z))
         p: Distribution = self.likelihood(self.decoder(z, *self._embedded(context)))
         return self._completed(p, context)
-
-    def _given_context(self, context: Tensor | None, num: int) -> Tensor | None:
-        """The context of ``num`` examples; None, whatever is given, for a model of p(x).
-
-        Raises:
-            InputError: none for a model that was never trained without.
-        """
-        if self.context is None:
-            return None
-        if context is None:
-            if not getattr(self.options, "label_dropout", 0.0):
-                required = f"given to a '{self.name}' without label dropout: {self.context}"
-                raise refuse("context", required, context)
-            context = self.context.unknown(num, self.event_shape)
-        elif not self.training:  # which would wait for the device at every step
-            self.context.check(context, self.event_shape)
-        return context.to(self.calibrated.device)
-
-    def _embedded(self, context: Tensor | None) -> tuple[Tensor, ...]:
-        """What the networks see beside their input: an embedding (B, E), or nothing."""
-        return () if self.embedding is None else (self.embedding(context),)
-
-    def _completed(self, p: Distribution, context: Tensor | None) -> Distribution:
-        """``p`` where what was observed of x is certain, and costs nothing."""
-        if context is None or not isinstance(self.context, Mask):
-            return p
-        return Completed.of(p, context)
 
     def bound(
         self,
@@ -291,6 +264,7 @@ class VAE(Model):
         return p.mean if mean else p.sample(generator)
 
     def _calibrate(self, source: Source) -> None:
+        super()._calibrate(source)
         self.likelihood.calibrate(measured(source.train))
         self.prior.calibrate(source)
         if self.num_examples is not None:
@@ -315,8 +289,8 @@ class VAE(Model):
         self.likelihood.store_optimal(torch.tensor(total / count))
 
     def notes(self) -> list[str]:
-        """What the likelihood has to say."""
-        return self.likelihood.notes()
+        """What the likelihood has to say, and which part of x the nats are of."""
+        return [*self.likelihood.notes(), *super().notes()]
 
 
 def _repeated(t: Tensor, num: int) -> Tensor:

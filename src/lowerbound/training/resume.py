@@ -40,6 +40,7 @@ def facts_of(model: Model, source: Source, config: TrainingConfig, step: Step) -
         "event_shape": source.event_shape,
         "support": str(source.support),
         "num_classes": getattr(source.context, "num_classes", None),
+        "context": None if model.context is None else str(model.context),
         **({} if model.options is None else asdict(model.options)),
         **asdict(config),
         "num_samples": config.samples,
