@@ -69,7 +69,8 @@ def test_every_model_stands_in_one_table_and_one_picture(runs, capsys):
     first = next(iter(runs.values()))
     assert str(first / "comparison.png") in out.replace("\n", "")
     with Image.open(first / "comparison.png") as image:
-        assert image.height > 50 * len(runs)
+        reconstructing = [n for n in runs if MODELS[n].load()[0].has_encoder]
+        assert image.height > 50 * len(reconstructing)
 
 
 def test_the_table_has_sizes_and_errors_and_no_nats_where_there_are_none(runs):
@@ -223,7 +224,7 @@ def test_values_that_are_not_those_of_the_run_are_not_paired(
             mean = values["bound"].mean().expand(5).clone()
             save_file({**values, "bound": mean}, path)
         case "no nats":
-            save_file({"bound": values["bound"]}, path)
+            save_file({"log_likelihood": values["log_likelihood"]}, path)
     assert call(runs["ppca"], run, "--json") == 0
     out, err = capsys.readouterr()
     assert [r["difference"] for r in json.loads(out)["runs"]] == [None, None]

@@ -230,10 +230,11 @@ def scores(
     Bits are per dimension that the nats are of: where a part of x is given, of its rest.
 
     Raises:
-        InputError: the model has no likelihood.
+        InputError: the model has no likelihood, or examples that do not fit it.
     """
     if not model.is_likelihood:
         raise InputError(f"a model of kind '{model.name}' is not a likelihood and scores nothing")
+    model.check(x)
     device, parts, dims = model.calibrated.device, [], []
     with judging(model):
         for rows in blocks(len(x), max(1, BATCH // num_samples)):
