@@ -62,6 +62,9 @@ class Exact(End):
     def scaled(self, x: Tensor) -> Tensor:
         return x.double()
 
+    def log_slope(self) -> Tensor:
+        return torch.zeros(())
+
     def forward(self, u: Tensor, gamma_0: Tensor) -> DiagonalGaussian:
         share = LAMBDA / (LAMBDA + gamma_0.exp())
         variance = share * gamma_0.exp()
@@ -131,7 +134,7 @@ def mean_rate_at(model: Diffusion, time: Tensor) -> Tensor:
     """E ½ γ'(t)‖ε − ε̂‖² at times (S,) by the model's own formulas, exactly."""
     y, eps = _grid(model, len(time))
     times = time.repeat_interleave(3).expand(3, -1)
-    rate = model._continuous(y, eps, times)[0]
+    rate = model.rates_at(y, eps, times)[0]
     return averaged(rate.unflatten(1, (-1, 3)))
 
 

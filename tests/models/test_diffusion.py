@@ -141,7 +141,7 @@ def test_the_interior_follows_the_variance_and_everything_else_the_bound(learn_e
     given = {"num_samples": 2, "noise": noise}
     plain = gradients(model, -model.bound(x, **given).value.mean())
     y = model.end.scaled(x)
-    rate = model._continuous(y, noise["eps"], noise["time"])[0]
+    rate = model.rates_at(y, noise["eps"], noise["time"])[0]
     squared = gradients(model, 0.5 * rate.square().mean() / rate.detach().mean())
     model.train()
     trained = gradients(model, -model.bound(x, **given).value.mean())

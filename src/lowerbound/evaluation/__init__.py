@@ -2,21 +2,28 @@
 
 from lowerbound.evaluation.ais import annealed_importance_sampling
 from lowerbound.evaluation.base import LogLikelihood, paired_difference
+from lowerbound.evaluation.flow_likelihood import FlowLikelihood, flow_likelihood
 from lowerbound.evaluation.judge import Judge
 from lowerbound.evaluation.judging import evaluate
 from lowerbound.evaluation.latents import latent_means, mutual_information, num_active_units
 from lowerbound.evaluation.likelihood import log_likelihood
+from lowerbound.evaluation.noise_levels import NoiseSplit, split_by_noise, two_forms
 from lowerbound.evaluation.prior import prior_monte_carlo
 
 __all__ = [
+    "FlowLikelihood",
     "Judge",
     "LogLikelihood",
+    "NoiseSplit",
     "annealed_importance_sampling",
     "evaluate",
+    "flow_likelihood",
     "latent_means",
     "log_likelihood",
     "mutual_information",
     "num_active_units",
     "paired_difference",
     "prior_monte_carlo",
+    "split_by_noise",
+    "two_forms",
 ]

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lowerbound.noising import Denoised, alpha, sigma
+from lowerbound.noising import alpha, sigma
 
 __all__ = ["Step", "ancestral", "log_ratio", "step", "step_rate"]
 
@@ -77,26 +77,20 @@ def step_rate(error: Tensor, gamma_s: Tensor, gamma_t: Tensor, u: Tensor | None 
 
 
 def ancestral(
-    denoise: Callable[[Tensor, Tensor], Denoised],
+    reverse: Callable[[Tensor, Tensor, Tensor], Step],
     z: Tensor,
     gammas: Tensor,
     generator: torch.Generator | None = None,
-    spread: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Draw the chain from its noisy end to its clean end: z_0 (N, *event).
 
     Args:
-        denoise: (z, γ) -> what it says of z.
+        reverse: (z_t, γ_s, γ_t) -> p(z_s|z_t).
         z: at the noisy end (N, *event).
         gammas: of the levels, falling, (S + 1,).
         generator: of the draws.
-        spread: (z, γ_s, γ_t) -> u of learned variances (N, *event); 0 without one.
     """
     for gamma_t, gamma_s in itertools.pairwise(gammas):
-        p = step(z, denoise(z, gamma_t).x, gamma_s, gamma_t)
-        variance = p.variance
-        if spread is not None:
-            variance = variance * torch.exp(-spread(z, gamma_s, gamma_t))
-        noise = torch.empty_like(z).normal_(generator=generator)
-        z = p.mean + variance.sqrt() * noise
+        p = reverse(z, gamma_s, gamma_t)
+        z = p.mean + p.variance.sqrt() * torch.empty_like(z).normal_(generator=generator)
     return z

@@ -43,7 +43,7 @@ from lowerbound.data import Source
 from lowerbound.distributions import Real, Support
 from lowerbound.errors import refuse
 from lowerbound.models.base import Model
-from lowerbound.models.chain import ancestral, log_ratio, step_rate
+from lowerbound.models.chain import Step, ancestral, log_ratio, step, step_rate
 from lowerbound.models.denoisers import fourier_features, make_denoiser
 from lowerbound.models.diffusion_options import DiffusionOptions, clean_end, fourier_of
 from lowerbound.models.ends import End, make_end
@@ -231,7 +231,7 @@ class Diffusion(Model):
     def _diffusion(self, y: Tensor, eps: Tensor, time: Tensor) -> tuple[Tensor, Tensor | None]:
         """The diffusion term at random times, (M, B), nats, and weighed for training, or None."""
         if self.timesteps is None:
-            rate, gamma, per_time = self._continuous(y, eps, time)
+            rate, gamma, per_time = self.rates_at(y, eps, time)
         else:
             rate, gamma, per_time = self._of_chain(y, eps, time, self.timesteps)
         if self.weighting == "bound":
@@ -239,7 +239,7 @@ class Diffusion(Model):
         width = self.schedule.gamma_1 - self.schedule.gamma_0
         return rate, weight(self.weighting, gamma, per_time, width) * rate
 
-    def _continuous(self, y: Tensor, eps: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def rates_at(self, y: Tensor, eps: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """½ γ'(t)‖ε − ε̂‖² at times (M, B), with γ and γ' there."""
         s, slope = self.schedule.interior(time.to(y.dtype))
         factor = _Factor()
@@ -307,16 +307,17 @@ class Diffusion(Model):
         z = torch.empty(num, *self.event_shape, device=self.calibrated.device)
         z = z.to(self.schedule.gamma_0.dtype).normal_(generator=generator)
         gammas = self.schedule.levels(self.timesteps or self.sampling_steps + 1).flip(0)
-        spread = self._spread if self.learn_variance else None
-        z_0 = ancestral(self.denoise, z, gammas, generator, spread)
+        z_0 = ancestral(self.reverse, z, gammas, generator)
         p = self.end(z_0 / alpha(gammas[-1]), gammas[-1])
         return p.mean if mean else p.sample(generator)
 
-    def _spread(self, z: Tensor, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
-        """The u = log Q − log P of a learned variance at z (N, *event)."""
-        v = self._denoise(z, gamma_t)[1]
-        assert v is not None
-        return log_ratio(v, gamma_s, gamma_t)
+    def reverse(self, z: Tensor, gamma_s: Tensor, gamma_t: Tensor) -> Step:
+        """p(z_s|z_t) of one step back, at z_t (N, *event), for γ of both levels, ()."""
+        said, v = self._denoise(z, gamma_t)
+        p = step(z, said.x, gamma_s, gamma_t)
+        if v is None:
+            return p
+        return Step(p.mean, p.variance * torch.exp(-log_ratio(v, gamma_s, gamma_t)))
 
     # --- what is measured and said ----------------------------------------------------------
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lowerbound._shapes import sum_event
+from lowerbound._shapes import num_elements, sum_event
 from lowerbound.data import Source, measured
 from lowerbound.distributions import (
     Binary,
@@ -54,6 +54,19 @@ class End(nn.Module, ABC):
     @abstractmethod
     def forward(self, u: Tensor, gamma_0: Tensor) -> Distribution:
         """p(x|z_0) over x in the data's own units, where u = z_0/α_0 (…, *event)."""
+
+    @abstractmethod
+    def log_slope(self) -> Tensor:
+        """Log |dy/dx| of an example, (): what the log-density of x has more than that of y."""
+
+    def spread_out(self, x: Tensor, uniform: Tensor) -> Tensor:
+        """The y of examples, at a random place of its cell where x is a level.
+
+        Args:
+            x: (…, *event).
+            uniform: numbers from [0, 1), the same shape.
+        """
+        return self.scaled(x)
 
     def calibrate(self, source: Source) -> None:
         """Measure the unit on the training set, where it must be measured."""
@@ -152,6 +165,14 @@ class LevelsEnd(End):
         """See `End.scaled`."""
         return 2 * (x.to(self.anchor.dtype) + 0.5) / self.levels - 1
 
+    def log_slope(self) -> Tensor:
+        """See `End.log_slope`."""
+        return self.anchor + num_elements(self.event_shape) * math.log(2 / self.levels)
+
+    def spread_out(self, x: Tensor, uniform: Tensor) -> Tensor:
+        """See `End.spread_out`; the cell of level k is [k, k + 1)."""
+        return self.scaled(x.to(self.anchor.dtype) + (uniform.to(self.anchor.dtype) - 0.5))
+
     def forward(self, u: Tensor, gamma_0: Tensor) -> GridCategorical:
         """See `End.forward`."""
         return GridCategorical(u, gamma_0, self.levels, self.reach, len(self.event_shape))
@@ -179,6 +200,10 @@ class RealEnd(End):
     def scaled(self, x: Tensor) -> Tensor:
         """See `End.scaled`."""
         return self.unit.standardized(x)
+
+    def log_slope(self) -> Tensor:
+        """See `End.log_slope`."""
+        return -self.unit.scale.log().expand(self.event_shape).sum()
 
     def forward(self, u: Tensor, gamma_0: Tensor) -> DiagonalGaussian:
         """See `End.forward`."""
