@@ -17,6 +17,7 @@ References:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def _of_block(
     )
     z, total = alpha(gammas[0]) * y, torch.zeros(num_probes, len(y), dtype=y.dtype, device=device)
     take = _METHODS[method]
-    for start, end in zip(gammas[:-1], gammas[1:], strict=True):
+    for start, end in itertools.pairwise(gammas):
         z, grown = take(lambda z, gamma: _slope(model, z, gamma, probes), z, start, end - start)
         total = total + grown
     size = num_elements(shape)
