@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -104,19 +104,11 @@ def make_denoiser(
     if not is_image:
         raise refuse("network", f"mlp for data of shape {shown_shape(event_shape)}", network)
     multiples = tuple(widths or (1, 2, 2))
-    factor = 2 ** (len(multiples) - 1)
-    if min(rest) < factor:
+    if min(rest) < 2 ** (len(multiples) - 1):
         required = f"at most {int(min(rest)).bit_length()} stages for {shown_shape(rest)} pixels"
         raise refuse("widths", required, len(multiples))
-    return UNet(
-        shapes[0][0],
-        shapes[1][0],
-        width=width or 32,
-        widths=multiples,
-        depth=depth,
-        attention=(len(multiples) - 1,),
-        dropout=dropout,
-    )
+    sizes: Any = {"width": width or 32, "widths": multiples, "depth": depth, "dropout": dropout}
+    return UNet(shapes[0][0], shapes[1][0], attention=(len(multiples) - 1,), **sizes)
 
 
 def fourier_features(z: Tensor, exponents: Sequence[int]) -> Tensor:

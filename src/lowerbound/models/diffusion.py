@@ -15,10 +15,8 @@ at one random t per draw, times the number of terms: no draw knows all of the bo
 many does. The times of one call of `noise` are spread evenly, u + k/n for k < n: each is uniform,
 together they hardly vary.
 
-Whatever training weighs the noise levels by stands in `Bound.surrogate` alone. A learned interior
-of the schedule follows the variance of the estimate, its end-points the bound, in one pass
-backward: the loss is Σ L_i, and behind s and s', which nothing else sees, its gradient is scaled
-by L_i, which makes it that of ½ Σ L_i².
+Whatever training weighs the noise levels by stands in `Bound.surrogate` alone. Learned end-points
+follow the bound; for the interior see `lowerbound.models.variance`.
 
 References:
     Sohl-Dickstein et al., Deep Unsupervised Learning using Nonequilibrium Thermodynamics, 2015.
@@ -36,7 +34,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowerbound._parallel import global_mean
 from lowerbound._random import permutation
 from lowerbound._shapes import num_elements, sum_event
 from lowerbound.data import Source
@@ -45,8 +42,9 @@ from lowerbound.errors import refuse
 from lowerbound.models.base import Model
 from lowerbound.models.chain import Step, ancestral, log_ratio, step, step_rate
 from lowerbound.models.denoisers import fourier_features, make_denoiser
-from lowerbound.models.diffusion_options import DiffusionOptions, clean_end, fourier_of
+from lowerbound.models.diffusion_options import DiffusionOptions, chosen, clean_end, fourier_of
 from lowerbound.models.ends import End, make_end
+from lowerbound.models.variance import VarianceFactor
 from lowerbound.models.weightings import Weighting, weight
 from lowerbound.noising import Denoised, Prediction, alpha, denoised, sigma
 from lowerbound.objectives import Bound, Noise
@@ -124,21 +122,10 @@ class Diffusion(Model):
         fixed = None if options.learn_ends else float(schedule.gamma_0)
         end, fourier = make_end(event_shape, support, fixed), fourier_of(options, support)
         learned = options.variance == "learned"
-        sizes: Any = {
-            k: getattr(options, k) for k in ("network", "width", "widths", "depth", "dropout")
-        }
+        sizes = chosen(options, "network", "width", "widths", "depth", "dropout")
         network = make_denoiser(event_shape, 1 + 2 * len(fourier), 1 + learned, **sizes)
-        model = cls(
-            network,
-            schedule,
-            end,
-            prediction=options.prediction,
-            weighting=options.weighting,
-            timesteps=options.timesteps,
-            learn_variance=learned,
-            fourier=fourier,
-            sampling_steps=options.sampling_steps,
-        )
+        rest = chosen(options, "prediction", "weighting", "timesteps", "sampling_steps")
+        model = cls(network, schedule, end, learn_variance=learned, fourier=fourier, **rest)
         model.options = options
         return model
 
@@ -242,7 +229,7 @@ class Diffusion(Model):
     def rates_at(self, y: Tensor, eps: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """½ γ'(t)‖ε − ε̂‖² at times (M, B), with γ and γ' there."""
         s, slope = self.schedule.interior(time.to(y.dtype))
-        factor = _Factor()
+        factor = VarianceFactor()
         if self.training and self.schedule.learns_interior and s.requires_grad:
             s.register_hook(factor)
             slope.register_hook(factor)
@@ -344,12 +331,11 @@ class Diffusion(Model):
 
     def warnings(self) -> list[str]:
         """A noisy end that is not noise."""
-        if self.prior_bits <= NOTABLE_PRIOR:
-            return []
-        return [
+        said = (
             f"The noisy end, gamma_max = {float(self.schedule.gamma_1):g}, leaves signal: the "
             f"prior term costs {self.prior_bits:.3f} bits per dimension; raise --gamma-max."
-        ]
+        )
+        return [said] if self.prior_bits > NOTABLE_PRIOR else []
 
     def notes(self) -> list[str]:
         """What the bound is, and what its end-points cost."""
@@ -364,24 +350,3 @@ class Diffusion(Model):
                 "data. Nats are nats of a density in the data's own units."
             )
         return [*said, *self.warnings()]
-
-
-class _Factor:
-    """A hook that scales the gradient of each draw by its rate, over the mean of all rates.
-
-    The gradient of Σ L_i becomes that of Σ ½ L_i²/mean. With the mean of L_i independent of the
-    interior, that of L_i² moves as their variance does.
-    """
-
-    def __init__(self) -> None:
-        self.factor: Tensor | None = None
-
-    def measure(self, rate: Tensor) -> None:
-        """Take in the rates (M, B), once they are known."""
-        rate = rate.detach()
-        mean = global_mean(rate.mean().unsqueeze(0).unsqueeze(0)).squeeze()
-        self.factor = rate / mean.clamp_min(torch.finfo(rate.dtype).tiny)
-
-    def __call__(self, grad: Tensor) -> Tensor:
-        """The scaled gradient (M, B)."""
-        return grad if self.factor is None else grad * self.factor.to(grad.dtype)

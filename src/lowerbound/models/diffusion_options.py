@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from lowerbound.distributions import Binary, Discrete, Support
 from lowerbound.errors import refuse
@@ -13,7 +13,7 @@ from lowerbound.models.weightings import Weighting
 from lowerbound.noising import Prediction
 from lowerbound.schedules import ScheduleName
 
-__all__ = ["DiffusionOptions", "clean_end", "fourier_of"]
+__all__ = ["DiffusionOptions", "chosen", "clean_end", "fourier_of"]
 
 GAMMA_OF_REAL = -13.3
 LEVELS_FOR_FOURIER = 8
@@ -90,6 +90,11 @@ class DiffusionOptions:
             raise refuse("schedule", "fixed for a weighting", self.schedule, remedy)
         if self.learn_ends:
             raise refuse("learn_ends", "left out for a weighting", True, remedy)
+
+
+def chosen(options: DiffusionOptions, *names: str) -> dict[str, Any]:
+    """Some of the options, by name."""
+    return {name: getattr(options, name) for name in names}
 
 
 def clean_end(options: DiffusionOptions, support: Support) -> float | None:
