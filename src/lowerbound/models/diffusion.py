@@ -312,15 +312,10 @@ class Diffusion(Model):
     def _calibrate(self, source: Source) -> None:
         self.end.calibrate(source)
         rows = permutation(len(source.train), "scale")[:ROWS_FOR_SCALE]
-        total = sum(
-            float(
-                self.end.scaled(source.train[some][0].to(self.calibrated.device))
-                .double()
-                .square()
-                .sum()
-            )
-            for some in rows.split(500)
-        )
+        total = 0.0
+        for some in rows.split(500):
+            y = self.end.scaled(source.train[some][0].to(self.calibrated.device))
+            total += float(y.double().square().sum())
         self.mean_square.fill_(total / (len(rows) * num_elements(self.event_shape)))
 
     @property
