@@ -103,6 +103,12 @@ MODELS: dict[str, Entry] = {
         "Deep VAEs, 2021",
         context="optional",
     ),
+    "diffusion": Entry(
+        "lowerbound.models.diffusion:Diffusion",
+        "DiffusionOptions",
+        "Diffusion: noise is added in many steps and taken away by a network; bound in 3 terms.",
+        "Kingma, Salimans, Poole and Ho, Variational Diffusion Models, 2021",
+    ),
     "ppca": Entry(
         "lowerbound.models.classical:ProbabilisticPCA",
         "PPCAOptions",

@@ -70,6 +70,9 @@ def nats(
             "the bound of this model on these examples is not finite: its training diverged; "
             "train again with a lower --learning-rate"
         )
+    result["bits_per_dim"] = -bound / (mean_dims(model, data) * math.log(2))
+    if not model.has_weights:  # the bound is all there is
+        return result
     estimate = shared(
         engine,
         data,
@@ -93,7 +96,6 @@ def nats(
         result["prior_monte_carlo"] = _summary(estimate, num_samples)
     if num_samples > 1:  # of one sample each, the difference is noise around zero
         result["gap"] = result["log_likelihood"]["value"] - bound
-    result["bits_per_dim"] = -bound / (mean_dims(model, data) * math.log(2))
     return result
 
 

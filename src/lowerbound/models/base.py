@@ -63,6 +63,8 @@ class Model(nn.Module, ABC):
     """Whether there is a prior to draw from."""
     closed_form: ClassVar[bool] = False
     """Whether the bound is computed without samples, and is what is judged as log-likelihood."""
+    has_weights: ClassVar[bool] = True
+    """Whether `log_weight` is there, and with it L_K; without it the bound is all there is."""
     context: Context | None = None
     """What every example is given: all nats are then of log p(x|context), and whoever judges hands
     over what a split gives beside x. None for a model of p(x), which is never handed any."""
@@ -271,6 +273,10 @@ class Model(nn.Module, ABC):
 
     def notes(self) -> list[str]:
         """Sentences that a reader of the model's nats should know."""
+        return []
+
+    def warnings(self) -> list[str]:
+        """Sentences that whoever trains the model should read before, known once calibrated."""
         return []
 
     @property

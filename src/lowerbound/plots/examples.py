@@ -206,7 +206,7 @@ def _outline(ax: Axes, mask: Tensor, rows: Iterable[int], height: float) -> None
         lines.append([[left, top], [left + size, top]])
     segments = np.array(lines).reshape(-1, 2, 2)
     placed = [segments + np.array([0, row * height]) for row in rows]
-    ax.add_collection(LineCollection(np.concatenate(placed), colors=MARK, linewidths=0.9))
+    ax.add_collection(LineCollection(list(np.concatenate(placed)), colors=MARK, linewidths=0.9))
 
 
 def interpolations_figure(
