@@ -25,7 +25,7 @@ def noise_levels_figure(
     *,
     reconstruction: float,
     prior: float,
-    num_dims: int,
+    num_dims: float,
 ) -> Figure:
     """Bits per dimension and unit of γ at each noise level, beside the three terms.
 
