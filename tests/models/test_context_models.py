@@ -16,9 +16,8 @@ from lowerbound.data import Classes, InMemorySplit, Mask, Source, Vector, load_d
 from lowerbound.distributions import Real
 from lowerbound.errors import InputError
 from lowerbound.evaluation import evaluate
-from lowerbound.generation import draw
+from lowerbound.generation import class_context, draw
 from lowerbound.models import ContextModel, Hierarchy
-from lowerbound.pictures import class_context
 from lowerbound.run import fit
 from lowerbound.training.step import Step
 from tests.models.test_conditional import CONTEXTS, SHAPE, contexts, drawn_anew, examples

@@ -193,6 +193,14 @@ class DenoisingModel(ContextModel):
 
         return denoise if context is None or scale in (0, 1) else guided_pair(denoise, scale)
 
+    def context_given(self, context: Tensor | None, num: int) -> Tensor | None:
+        """The context of ``num`` examples, checked, as `denoiser` and `clean` take it.
+
+        Raises:
+            InputError: one that does not fit, or none for a model that was never trained without.
+        """
+        return self._given_context(context, num)
+
     @abstractmethod
     def clean(self, z_0: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|z_0) at the cleanest level z_0 (N, *event)."""
