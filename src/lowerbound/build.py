@@ -86,12 +86,14 @@ MODELS: dict[str, Entry] = {
         "VQVAEOptions",
         "Quantised autoencoder: codes of a finite set and a prior over them; a bound of a point.",
         "van den Oord, Vinyals and Kavukcuoglu, Neural Discrete Representation Learning, 2017",
+        context="optional",
     ),
     "hvae": Entry(
         "lowerbound.models.hierarchical:HierarchicalVAE",
         "HierarchicalVAEOptions",
         "Hierarchical VAE: layers of latents, encoded bottom-up, generated top-down.",
         "Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016",
+        context="optional",
     ),
     "ladder": Entry(
         "lowerbound.models.ladder:LadderVAE",
@@ -99,6 +101,13 @@ MODELS: dict[str, Entry] = {
         "Ladder VAE: levels of latents on a residual path that posterior and prior share.",
         "Vahdat and Kautz, NVAE: A Deep Hierarchical Variational Autoencoder, 2020; Child, Very "
         "Deep VAEs, 2021",
+        context="optional",
+    ),
+    "diffusion": Entry(
+        "lowerbound.models.diffusion:Diffusion",
+        "DiffusionOptions",
+        "Diffusion: noise is added in many steps and taken away by a network; bound in 3 terms.",
+        "Kingma, Salimans, Poole and Ho, Variational Diffusion Models, 2021",
     ),
     "ppca": Entry(
         "lowerbound.models.classical:ProbabilisticPCA",

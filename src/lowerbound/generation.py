@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lowerbound._random import generator_for
+from lowerbound._shapes import repeated_rows
 from lowerbound.data import Classes, Split
 from lowerbound.engine import Engine
 from lowerbound.errors import refuse
@@ -106,7 +107,9 @@ def complete(model: Model, context: Tensor, num: int, *, seed: int = 0) -> Tenso
 
 
 @torch.no_grad()
-def redraw_levels(model: Model, num: int, *, seed: int = 0) -> Tensor:
+def redraw_levels(
+    model: Model, num: int, *, seed: int = 0, context: Tensor | None = None
+) -> Tensor:
     """One draw from the prior whose levels are drawn anew, from each level downwards.
 
     What an image of row l has in common with the first of that row is held by the levels above l.
@@ -115,6 +118,7 @@ def redraw_levels(model: Model, num: int, *, seed: int = 0) -> Tensor:
         model: a hierarchy.
         num: images per row.
         seed: of the draws.
+        context: the same for all of them (1, …); without it a model of classes draws one.
 
     Returns:
         Means of p(x|z), (L, num, *event), on the CPU: in row l levels above l are those of the
@@ -127,6 +131,9 @@ def redraw_levels(model: Model, num: int, *, seed: int = 0) -> Tensor:
         raise refuse("levels", "asked of a model that has them, hvae or ladder", model.name)
     if num < 2:
         raise refuse("num", "at least 2", num)
+    if context is None:
+        context = contexts_for(model, 1, seed=seed)
+    given = None if context is None else repeated_rows(context, num)
     rows = []
     for level, span in enumerate(model.spans(), 1):
         generator = generator_for("levels", seed, device=model.calibrated.device)
@@ -134,7 +141,7 @@ def redraw_levels(model: Model, num: int, *, seed: int = 0) -> Tensor:
         generator = generator_for("levels", seed, level, device=model.calibrated.device)
         # Level 1 comes first in the vector: what is drawn anew is its beginning.
         z[1:, : span.stop] = model.prior.sample(num - 1, None, generator)[:, : span.stop]
-        rows.append(model.decode(z).mean.cpu())
+        rows.append(model.decode(z, given).mean.cpu())
     return torch.stack(rows)
 
 

@@ -159,6 +159,8 @@ def train(
     for warning in source.warnings:
         console.say(f"warning: {warning}")
     model = model_of(config, source)
+    for warning in model.warnings():
+        console.say(f"warning: {warning}")
     model.check_objective(config.objective)
     config = replace(resolved(config, source, model), options=asdict(model.options))
     folder = folder or next_folder(config)

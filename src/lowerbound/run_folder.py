@@ -29,8 +29,8 @@ __all__ = [
 MADE_BY_US = (
     "config.yaml config.json model.safetensors evaluation.json metrics.jsonl report.html "
     "samples.png reconstructions.png latents.png interpolations.png plane.png training.png "
-    "comparison.png decomposition.png codes.png scores.safetensors scores.csv latents.npz "
-    "decoded.npz"
+    "comparison.png decomposition.png codes.png levels.png noise-levels.png "
+    "scores.safetensors scores.csv latents.npz decoded.npz"
 ).split()
 
 

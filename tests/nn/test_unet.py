@@ -51,6 +51,12 @@ def test_attention_carries_a_pixel_to_every_place():
     assert x.grad[0, 0, 0, 0] != 0  # far outside every convolution's reach
 
 
+@pytest.mark.parametrize("width", [1, 7, 50, 96])
+def test_any_width_has_heads_that_divide_it(width):
+    net = UNet(1, 1, width=width, widths=(1, 2), depth=1, attention=(0, 1))
+    assert net(torch.randn(1, 1, 8, 8), torch.zeros(1)).shape == (1, 1, 8, 8)
+
+
 def test_sinusoids_tell_levels_apart():
     codes = sinusoids(torch.tensor([0.0, 1.0, 10.0, 1000.0]), 33)
     assert codes.shape == (4, 33)

@@ -97,6 +97,8 @@ def fit_model(
     console = console or Console(quiet=True)
     engine = engine or make_engine(config.device, config.devices, config.strategy)
     model.check_objective(config.objective)
+    for sentence in model.advice(config.objective):
+        console.say(f"warning: {sentence}")
     model.calibrate(source)
     model.to(engine.device)
 
