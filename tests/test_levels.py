@@ -30,7 +30,7 @@ def model(request, digits):
 
 def test_a_row_keeps_the_levels_above_and_draws_the_others_anew(model, monkeypatch):
     seen, decode = [], model.decode
-    monkeypatch.setattr(model, "decode", lambda z: seen.append(z) or decode(z))
+    monkeypatch.setattr(model, "decode", lambda z, _=None: seen.append(z) or decode(z))
     frames = redraw_levels(model, 4, seed=1)
     assert frames.shape == (2, 4, 1, 8, 8)
     for level, z in enumerate(seen, 1):

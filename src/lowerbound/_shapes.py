@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-__all__ = ["flatten_batch", "num_elements", "shown_shape", "sum_event"]
+__all__ = ["flatten_batch", "num_elements", "repeated_rows", "shown_shape", "sum_event"]
 
 
 def sum_event(x: Tensor, event_ndim: int) -> Tensor:
@@ -24,6 +24,16 @@ def flatten_batch(x: Tensor, event_ndim: int) -> tuple[Tensor, tuple[int, ...]]:
     """Merge the leading axes: (…, *event) -> ((N, *event), leading shape)."""
     leading = tuple(x.shape[: x.ndim - event_ndim])
     return x.reshape(-1, *x.shape[x.ndim - event_ndim :]), leading
+
+
+def repeated_rows(x: Tensor, num: int) -> Tensor:
+    """Rows (B, …) one set after another, (num · B, …).
+
+    >>> import torch
+    >>> repeated_rows(torch.tensor([1, 2]), 2)
+    tensor([1, 2, 1, 2])
+    """
+    return x.expand(num, *x.shape).flatten(0, 1) if num > 1 else x
 
 
 def num_elements(shape: Sequence[int]) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lowerbound._random import generator_for
+from lowerbound._shapes import repeated_rows
 from lowerbound.data import Classes, Split
 from lowerbound.engine import Engine
 from lowerbound.errors import refuse
@@ -58,11 +59,12 @@ def draw(
         model.context.check(context, model.event_shape)
     device = model.calibrated.device
     engine = engine or Engine(device)
-    firsts = range(0, num, BATCH)
+    block = model.rows_together(BATCH)
+    firsts = range(0, num, block)
     parts = [torch.empty(0, *model.event_shape)]
     for first in firsts[engine.rows(len(firsts))]:
         generator = generator_for("sample", seed, first, device=device)
-        size = min(BATCH, num - first)
+        size = min(block, num - first)
         given = None if context is None else context[first : first + size].to(device)
         parts.append(model.sample(size, given, generator=generator, mean=mean).cpu())
     parts = parts[1:] or parts  # a process without a block has none of the draws
@@ -105,7 +107,9 @@ def complete(model: Model, context: Tensor, num: int, *, seed: int = 0) -> Tenso
 
 
 @torch.no_grad()
-def redraw_levels(model: Model, num: int, *, seed: int = 0) -> Tensor:
+def redraw_levels(
+    model: Model, num: int, *, seed: int = 0, context: Tensor | None = None
+) -> Tensor:
     """One draw from the prior whose levels are drawn anew, from each level downwards.
 
     What an image of row l has in common with the first of that row is held by the levels above l.
@@ -114,6 +118,7 @@ def redraw_levels(model: Model, num: int, *, seed: int = 0) -> Tensor:
         model: a hierarchy.
         num: images per row.
         seed: of the draws.
+        context: the same for all of them (1, …); without it a model of classes draws one.
 
     Returns:
         Means of p(x|z), (L, num, *event), on the CPU: in row l levels above l are those of the
@@ -126,6 +131,9 @@ def redraw_levels(model: Model, num: int, *, seed: int = 0) -> Tensor:
         raise refuse("levels", "asked of a model that has them, hvae or ladder", model.name)
     if num < 2:
         raise refuse("num", "at least 2", num)
+    if context is None:
+        context = contexts_for(model, 1, seed=seed)
+    given = None if context is None else repeated_rows(context, num)
     rows = []
     for level, span in enumerate(model.spans(), 1):
         generator = generator_for("levels", seed, device=model.calibrated.device)
@@ -133,7 +141,7 @@ def redraw_levels(model: Model, num: int, *, seed: int = 0) -> Tensor:
         generator = generator_for("levels", seed, level, device=model.calibrated.device)
         # Level 1 comes first in the vector: what is drawn anew is its beginning.
         z[1:, : span.stop] = model.prior.sample(num - 1, None, generator)[:, : span.stop]
-        rows.append(model.decode(z).mean.cpu())
+        rows.append(model.decode(z, given).mean.cpu())
     return torch.stack(rows)
 
 
@@ -155,8 +163,9 @@ def reconstruct(
     """
     device, parts = model.calibrated.device, []
     others = context if decoded_as is None else decoded_as
-    for first in range(0, len(x), BATCH):
-        rows = slice(first, first + BATCH)
+    block = model.rows_together(BATCH)
+    for first in range(0, len(x), block):
+        rows = slice(first, first + block)
         given, other = (None if c is None else c[rows].to(device) for c in (context, others))
         z = model.encode(x[rows].to(device), given).mean
         parts.append(model.decode(z, other).mean.cpu())

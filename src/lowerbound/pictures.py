@@ -12,7 +12,7 @@ from torch import Tensor
 from lowerbound import plots
 from lowerbound.data import Classes, Mask, Source
 from lowerbound.errors import refuse
-from lowerbound.evaluation import latent_means
+from lowerbound.evaluation import latent_means, split_by_noise
 from lowerbound.evaluation.base import context_of
 from lowerbound.files import load_json
 from lowerbound.generation import (
@@ -24,7 +24,15 @@ from lowerbound.generation import (
     reconstruct,
     redraw_levels,
 )
-from lowerbound.models import VQVAE, Hierarchy, Model, ProbabilisticPCA, StandardNormal
+from lowerbound.models import (
+    VQVAE,
+    ContextModel,
+    Diffusion,
+    Hierarchy,
+    Model,
+    ProbabilisticPCA,
+    StandardNormal,
+)
 from lowerbound.plots.images import is_image
 
 __all__ = [
@@ -41,6 +49,7 @@ __all__ = [
     "is_seen",
     "latents_picture",
     "levels_picture",
+    "noise_levels_picture",
     "paths",
     "reconstructions_picture",
     "samples_picture",
@@ -73,6 +82,7 @@ NUM_MAPPED = 6
 PLANE_STEPS = {2: 11, 3: 21, 4: 11}
 """Points along each side of a decoded plane, by how many axes an example has; a table has more."""
 NUM_REDRAWN = 10
+NOISE_BINS, NOISE_ROWS = 30, 200
 
 
 def draw_pictures(
@@ -103,6 +113,8 @@ def draw_pictures(
         plots.save_figure(latents_picture(model, source, method), folder / "latents.png")
     if isinstance(model, VQVAE):
         plots.save_figure(codes_picture(model, source), folder / "codes.png")
+    if isinstance(model, Diffusion):
+        plots.save_figure(noise_levels_picture(model, source), folder / "noise-levels.png")
     half = min(NUM_PATHS, len(source.test) // 2)
     if model.has_encoder and half:
         frames = paths(model, source, half)
@@ -119,12 +131,18 @@ def draw_pictures(
         plots.save_figure(figure, folder / "decomposition.png")
     is_shown = is_image(model.event_shape) or plots.rates_of_levels(evaluation)
     if isinstance(model, Hierarchy) and is_shown:
-        figure = levels_picture(model, evaluation)
+        context = contexts_for(model, 1, split=source.test)
+        figure = levels_picture(model, evaluation, context=context)
         plots.save_figure(figure, folder / "levels.png")
 
 
 def levels_picture(
-    model: Model, evaluation: Mapping[str, Any], num: int | None = None, *, seed: int = 0
+    model: Model,
+    evaluation: Mapping[str, Any],
+    num: int | None = None,
+    *,
+    seed: int = 0,
+    context: Tensor | None = None,
 ) -> Any:
     """What each level of a hierarchy holds, beside the rates that its evaluation has.
 
@@ -133,10 +151,26 @@ def levels_picture(
         evaluation: what evaluation.json holds; empty where there is none.
         num: images per row; ten unless said.
         seed: of the draws.
+        context: as for `redraw_levels`.
     """
-    frames = redraw_levels(model, NUM_REDRAWN if num is None else num, seed=seed)
+    num = NUM_REDRAWN if num is None else num
+    frames = redraw_levels(model, num, seed=seed, context=context)
     rates = plots.rates_of_levels(evaluation)
     return plots.levels_figure(frames, model.support, rates)
+
+
+def noise_levels_picture(model: Diffusion, source: Source) -> Any:
+    """Where the bits of a diffusion go, on seeded test examples."""
+    steps = NOISE_BINS if model.timesteps is None else min(NOISE_BINS, model.timesteps - 1)
+    split = split_by_noise(model, source.test, num_bins=steps, max_rows=NOISE_ROWS)
+    return plots.noise_levels_figure(
+        split.gammas,
+        split.rates,
+        split.standard_errors,
+        reconstruction=split.reconstruction,
+        prior=split.prior,
+        num_dims=split.num_dims,
+    )
 
 
 def paths(model: Model, source: Source, num: int, num_steps: int = 10) -> Tensor:
@@ -241,7 +275,10 @@ def class_context(model: Model, label: str | None, num: int) -> Tensor | None:
     if not isinstance(model.context, Classes):
         given = "is not conditional" if model.context is None else f"is given {model.context}"
         raise refuse("label", f"left out for a model that {given}", label)
-    return torch.full((num,), model.context.index(label))
+    context = torch.full((num,), model.context.index(label))
+    if isinstance(model, ContextModel):
+        model.check_seen(context)
+    return context
 
 
 @torch.no_grad()

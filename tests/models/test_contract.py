@@ -35,6 +35,7 @@ SMALL = {
     "lda": {"latent_dim": 3},
     "vqvae": {"latent_dim": 3, "width": 16, "places": 3, "codebook_size": 16, "prior_width": 16},
     "dct": {"latent_dim": 3},
+    "diffusion": {"network": "mlp", "width": 16, "sampling_steps": 5},
 }
 
 # Every model, and the VAE with every part that its options declare: a new one is tested by being
@@ -45,13 +46,25 @@ CASES = {name: (name, {}) for name in MODELS} | {
     for value in get_args(get_type_hints(VAEOptions)[part])
     if value != getattr(VAEOptions, part)
 }
+CASES["diffusion-chain"] = ("diffusion", {"timesteps": 6, "variance": "learned"})
 CASES["ladder-conv"] = ("ladder", {"levels": 3, "latent_dim": 2, "network": "conv"})
+
+# Those that may have a context are tested with one as well.
+LABELS = "labels"
+CASES |= {
+    f"{case}-labels": (name, {**options, "context": LABELS, "context_dim": 8})
+    for case, (name, options) in CASES.items()
+    if MODELS[name].context == "optional"
+}
 
 
 def small(name: str, source_or_shape, **options):
     """A small model of a kind; a new kind is tested by being registered."""
-    if model_entry(name).conditional and not isinstance(source_or_shape, Source):
-        options.setdefault("context", Classes(4))
+    is_source = isinstance(source_or_shape, Source)
+    if model_entry(name).context == "always" and not is_source:
+        options.setdefault("context", LABELS)
+    if options.get("context") == LABELS:
+        options["context"] = source_or_shape.context if is_source else Classes(4)
     return create_model(name, source_or_shape, **{**SMALL.get(name, {}), **options})
 
 
@@ -75,6 +88,14 @@ def likelihood(trained):
     if not trained.is_likelihood:
         pytest.skip("not a likelihood")
     return trained
+
+
+@pytest.fixture
+def weighted(likelihood):
+    """Those of them that have importance weights."""
+    if not likelihood.has_weights:
+        pytest.skip("the bound is all there is")
+    return likelihood
 
 
 @pytest.fixture
@@ -140,7 +161,7 @@ def test_nothing_reads_or_moves_the_global_random_state(trained, x, context):
     first = trained.bound(x, context).value
     if model_entry(trained.name).samples:
         trained.sample(3, generator=torch.Generator().manual_seed(0))
-    if trained.is_likelihood:
+    if trained.is_likelihood and trained.has_weights:
         log_likelihood(trained, x, num_samples=3, context=context)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(123)
@@ -153,15 +174,14 @@ def test_a_weight_is_the_joint_density_over_that_of_the_draw(likelihood, x, cont
     draw = likelihood.draw(x, 3, context)
     latents = draw.latents
     if "z" not in latents:  # several, which stand side by side in what is encoded
-        latents = {"z": likelihood.joined(latents)}
+        latents = {"z": likelihood.joined(latents, context)}
     log_q = likelihood.encode(x, context).log_prob(latents["z"])
     log_joint = likelihood.log_joint(x, latents, context)
     torch.testing.assert_close(log_joint - log_q, draw.log_weight)
 
 
-def test_the_log_likelihood_is_at_least_the_bound_and_rises_with_the_samples(
-    likelihood, x, context
-):
+def test_the_log_likelihood_is_at_least_the_bound_and_rises_with_the_samples(weighted, x, context):
+    likelihood = weighted
     noise = likelihood.judging_noise(range(12), 500)
     elbo = likelihood.bound(x, context, num_samples=500, noise=noise).value
     one, ten, many = (
@@ -221,6 +241,18 @@ def test_a_model_that_is_no_likelihood_gives_no_nats(trained, x, digits):
             judged()
 
 
+def test_a_model_without_weights_says_so_and_is_judged_by_its_bound(trained, x):
+    if trained.has_weights or not trained.is_likelihood:
+        pytest.skip("has weights, or no nats")
+    with pytest.raises(InputError, match="has no importance weights; use its bound"):
+        log_likelihood(trained, x, num_samples=2)
+    with pytest.raises(InputError, match="'objective' must be elbo"):
+        trained.check_objective("iwae")
+    nats, bits = scores(trained, x, 3)
+    assert nats.isfinite().all()
+    assert torch.allclose(bits, -nats / (64 * math.log(2)))
+
+
 def test_codes_go_to_the_data_and_back(trained, x, context):
     if not trained.has_encoder:
         pytest.skip("no encoder")
@@ -230,6 +262,21 @@ def test_codes_go_to_the_data_and_back(trained, x, context):
     assert z.stddev.shape == z.mean.shape
     assert (z.stddev >= 0).all()
     torch.testing.assert_close(trained.encode(x, context).mean, z.mean)
+
+
+def test_latents_and_examples_of_another_shape_are_refused_by_encoder_and_decoder(
+    trained, x, context
+):
+    if not trained.has_encoder:
+        pytest.skip("no encoder")
+    z = trained.encode(x, context).mean
+    d = z.shape[1]
+    for wrong in (z[:, :-1], torch.cat([z, z], 1), z.unsqueeze(0), z[0], z[0, 0]):
+        with pytest.raises(InputError, match=rf"'z' must be latents of shape N×{d}, got"):
+            trained.decode(wrong, context)
+    for wrong in (x[..., :-1], x.flatten(1), x[0]):
+        with pytest.raises(InputError, match=r"'x' must be examples of shape 1×8×8, got"):
+            trained.encode(wrong, context)
 
 
 def test_evaluation_has_the_promised_keys_and_its_terms_add_up(likelihood, digits):
@@ -244,7 +291,10 @@ def test_evaluation_has_the_promised_keys_and_its_terms_add_up(likelihood, digit
     assert bound["value"] == pytest.approx(bound["terms"]["reconstruction"] - rates, abs=1e-4)
     assert result["bits_per_dim"] == pytest.approx(-bound["value"] / (64 * math.log(2)))
     assert len(result["fingerprint"]) == 64
-    assert result["gap"] == pytest.approx(result["log_likelihood"]["value"] - bound["value"])
+    if likelihood.has_weights:
+        assert result["gap"] == pytest.approx(result["log_likelihood"]["value"] - bound["value"])
+    else:
+        assert result["gap"] is result["log_likelihood"] is None
     assert result["num_examples"] == 50
 
 
@@ -267,7 +317,8 @@ def test_the_table_speaks_the_truth(name):
     model_class, options = entry.load()
     assert model_class.name == name
     assert model_class.is_likelihood == entry.is_likelihood
-    assert (small(name, (4,)).context is not None) == entry.conditional
+    assert entry.conditional == (entry.context != "never")
+    assert (small(name, (4,)).context is not None) == (entry.context == "always")
     assert entry.summary.endswith(".")
     assert options.__doc__
 
@@ -287,9 +338,12 @@ def test_initial_weights_follow_from_the_seed_alone(case):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_context_is_taken_by_those_that_have_one_and_asked_for_by_no_other(name):
-    if model_entry(name).conditional:
+    if model_entry(name).context == "always":
         with pytest.raises(InputError, match=f"'context' must be in the data of a '{name}', got"):
             create_model(name, (4,))
+    elif model_entry(name).context == "optional":
+        assert small(name, (4,)).context is None
+        assert small(name, (4,), context=Classes(3)).context == Classes(3)
     else:
         with pytest.raises(
             InputError, match=f"'context' must be left out for a '{name}', a model"

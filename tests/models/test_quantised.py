@@ -17,6 +17,7 @@ from lowerbound.build import create_model, load_model
 from lowerbound.data import Rows, make_source
 from lowerbound.distributions import Binary, Discrete, Real
 from lowerbound.errors import InputError
+from lowerbound.evaluation import evaluate
 from lowerbound.objectives import Weights, elbo
 from lowerbound.run import fit
 
@@ -201,6 +202,17 @@ def test_the_optimal_sigma_is_that_of_the_training_set(blobs):
     torch.testing.assert_close(p.log_scale.exp().square().mean(), error, rtol=1e-4, atol=0)
 
 
+def test_it_is_judged_by_one_draw_whose_answer_is_the_bound(digits, monkeypatch):
+    model = create_model("vqvae", digits, places=2, codebook_size=8, width=16, prior_width=16)
+    monkeypatch.setattr(type(model), "draw", None)  # nobody asks for the same draw K times
+    result = evaluate(model, digits, num_samples=100, max_rows=40, baselines=False)
+    weighted, bound = result["importance_sampled"], result["bound"]["value"]
+    assert weighted["num_samples"] == 1
+    assert weighted["effective_sample_size"] == 1
+    assert weighted["monte_carlo_error"] == 0
+    assert weighted["value"] == result["log_likelihood"]["value"] == pytest.approx(bound, abs=1e-9)
+
+
 # --- the grid, and what does not fit ------------------------------------------------------------
 
 
@@ -227,7 +239,12 @@ def test_a_codebook_larger_than_the_places_of_the_data_is_refused():
     x = torch.zeros(60, 3)
     source = make_source(Rows(x=x + torch.arange(60.0).unsqueeze(1), support=Real(), name="few"))
     most = 2 * len(source.train)
-    create_model("vqvae", source, places=2, codebook_size=most)
+    model = create_model("vqvae", source, places=2, codebook_size=most)
+    assert model.decode(torch.zeros(1, 2, dtype=torch.int64)).mean.shape[0] == 1
+    with pytest.raises(InputError, match=f"'z' must be codes from 0 to {most - 1}, got codes"):
+        model.decode(torch.tensor([[0, most]]))
+    with pytest.raises(InputError, match="'z' must be latents of shape N×2, got 1×3"):
+        model.decode(torch.zeros(1, 3, dtype=torch.int64))
     message = f"'codebook_size' must be at most the {most} places of the training examples, got"
     with pytest.raises(InputError, match=message):
         create_model("vqvae", source, places=2, codebook_size=most + 1)

@@ -96,8 +96,7 @@ def decode(flags: DecodeFlags) -> None:
     check_ending(out, model)
     class_context(model, flags.label, 1)  # refused before any work
     device = model.calibrated.device
-    nothing = None if model.context is None else model.context.unknown(1, model.event_shape)
-    d = model.encode(torch.zeros(1, *model.event_shape, device=device), nothing).mean.shape[1]
+    d = _num_latents(model)
     path = flags.latents or flags.run / "latents.npz"
     z = _latents(path, d)
     context, parts = _context(model, path, flags.label, len(z)), []
@@ -113,6 +112,20 @@ def decode(flags: DecodeFlags) -> None:
     else:
         save_arrays(out, x=x)
     print(out)
+
+
+def _num_latents(model: Model) -> int:
+    """Numbers per example that `encode` gives."""
+    import torch
+
+    from lowerbound.data import Classes
+
+    x, given = torch.zeros(1, *model.event_shape, device=model.calibrated.device), None
+    if isinstance(model.context, Classes):
+        given = torch.zeros(1, dtype=torch.int64)  # any class, since one that is none is refused
+    elif model.context is not None:
+        given = model.context.unknown(1, model.event_shape)
+    return int(model.encode(x, given).mean.shape[1])
 
 
 def _latents(path: Path, d: int) -> Tensor:

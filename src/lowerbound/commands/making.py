@@ -27,7 +27,7 @@ from lowerbound.errors import refuse
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lowerbound.data import Source
+    from lowerbound.data import Source, Split
     from lowerbound.models import Model
 
 __all__ = [
@@ -113,24 +113,38 @@ def _levels(flags: SampleFlags, model: Model, out: Path) -> None:
     """What each level holds: a picture, or an array x (levels, num, …)."""
     from lowerbound import plots
     from lowerbound.files import load_json
-    from lowerbound.generation import redraw_levels
-    from lowerbound.pictures import NUM_REDRAWN, levels_picture
+    from lowerbound.generation import contexts_for, redraw_levels
+    from lowerbound.pictures import NUM_REDRAWN, class_context, levels_picture
     from lowerbound.plots.images import is_image
 
-    for name, value in (("label", flags.label), ("mean", flags.mean or None)):
-        if value is not None:
-            raise refuse(name, "left out with --levels, which shows means", value)
+    if flags.mean:
+        raise refuse("mean", "left out with --levels, which shows means", flags.mean)
+    if flags.label == "all":
+        raise refuse("label", "one class with --levels", flags.label)
+    context = class_context(model, flags.label, 1)
+    if context is None:
+        context = contexts_for(model, 1, seed=flags.seed, split=_split_for(flags, model))
+    how: Any = {"seed": flags.seed, "context": context}
     if out.suffix == ".npz":
         num = NUM_REDRAWN if flags.num is None else flags.num
-        save_arrays(out, x=redraw_levels(model, num, seed=flags.seed))
+        save_arrays(out, x=redraw_levels(model, num, **how))
     elif out.suffix == ".csv" or not is_image(model.event_shape):
         raise refuse("out", "a file ending in .npz for the levels of a table", out)
     else:
         judged = flags.run / "evaluation.json"
         evaluation = load_json(judged) if judged.is_file() else {}
-        figure = levels_picture(model, evaluation, flags.num, seed=flags.seed)
+        figure = levels_picture(model, evaluation, flags.num, **how)
         plots.save_figure(figure, out)
     print(out)
+
+
+def _split_for(flags: SampleFlags, model: Model) -> Split | None:
+    """The test examples of the run, where contexts are taken from them; classes are drawn."""
+    from lowerbound.data import Classes
+
+    if model.context is None or isinstance(model.context, Classes):
+        return None
+    return data_of(flags, None).test
 
 
 def _beside(
@@ -165,7 +179,9 @@ def _asked(flags: SampleFlags, model: Model, usual: int, out: Path) -> Asked:
     source = data_of(flags, None) if needs_data else None
     if flags.label == "all" and isinstance(model.context, Classes):
         each = num if flags.num is not None else max(1, 10 * usual // 64)
-        context = torch.arange(model.context.num_classes).repeat_interleave(each)
+        unseen = getattr(model, "unseen", [])
+        classes = [i for i in range(model.context.num_classes) if i not in unseen]
+        context = torch.tensor(classes).repeat_interleave(each)
         return Asked(len(context), context, each, source)
     given = class_context(model, flags.label, num)
     if given is None:

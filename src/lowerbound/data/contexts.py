@@ -30,8 +30,17 @@ class Context(ABC):
     kind: ClassVar[str]
 
     @abstractmethod
-    def check(self, context: Tensor, event_shape: Sequence[int]) -> None:
-        """Refuse a tensor that holds no contexts of this kind for examples of a shape."""
+    def check(
+        self, context: Tensor, event_shape: Sequence[int], *, may_be_unknown: bool = True
+    ) -> None:
+        """Refuse a tensor that holds no contexts of this kind for examples of a shape.
+
+        Args:
+            context: (B, …).
+            event_shape: shape of one example.
+            may_be_unknown: whether a class that is not known is a context; it is to a model that
+                was trained with label dropout.
+        """
 
     @abstractmethod
     def unknown(self, num: int, event_shape: Sequence[int]) -> Tensor:
@@ -84,7 +93,9 @@ class Classes(Context):
         more = ", …" if self.num_classes > MAX_SHOWN else ""
         return f"{self.num_classes} classes: {', '.join(self.labels[:MAX_SHOWN])}{more}"
 
-    def check(self, context: Tensor, event_shape: Sequence[int]) -> None:
+    def check(
+        self, context: Tensor, event_shape: Sequence[int], *, may_be_unknown: bool = True
+    ) -> None:
         """Refuse what are not class indices (B,), by the first one that is none."""
         if context.ndim != 1 or context.is_floating_point():
             given = f"{context.dtype} of shape {shown_shape(context.shape)}"
@@ -92,6 +103,10 @@ class Classes(Context):
         bad = (context < 0) | (context > self.num_classes)
         if bad.any():
             raise refuse("context", f"one of {self}", int(context[bad][0]))
+        if not may_be_unknown and (context == self.num_classes).any():
+            remedy = "leave such examples out, or train with label_dropout=0.1"
+            given = f"{self.num_classes}, a class that is not known"
+            raise refuse("context", f"one of {self}", given, remedy)
 
     def unknown(self, num: int, event_shape: Sequence[int]) -> Tensor:
         """The index after the last class, (num,)."""
@@ -149,11 +164,14 @@ class Vector(Context):
     def __str__(self) -> str:
         return f"a vector of {self.size} numbers"
 
-    def check(self, context: Tensor, event_shape: Sequence[int]) -> None:
+    def check(
+        self, context: Tensor, event_shape: Sequence[int], *, may_be_unknown: bool = True
+    ) -> None:
         """Refuse what is not (B, size)."""
         if context.ndim != 2 or context.shape[1] != self.size:
             given = shown_shape(context.shape[1:]) or "one number"
-            raise refuse("context", f"{self.size} numbers per example", given)
+            remedy = "give those that the model was made for, in the same order"
+            raise refuse("context", f"{self.size} numbers per example", given, remedy)
 
     def unknown(self, num: int, event_shape: Sequence[int]) -> Tensor:
         """NaN, (num, size)."""
@@ -182,7 +200,9 @@ class Mask(Context):
     def __str__(self) -> str:
         return "mask" if self.quadrants is None else f"mask:{self.quadrants}"
 
-    def check(self, context: Tensor, event_shape: Sequence[int]) -> None:
+    def check(
+        self, context: Tensor, event_shape: Sequence[int], *, may_be_unknown: bool = True
+    ) -> None:
         """Refuse what is not (B, 2, *event), or a mask of other values than 0 and 1."""
         if tuple(context.shape[1:]) != (2, *event_shape):
             required = f"x where it is observed and its mask, 2×{shown_shape(event_shape)}"

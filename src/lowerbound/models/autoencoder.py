@@ -117,11 +117,13 @@ class Autoencoder(Coder):
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Point:
         """The code of x, (B, d)."""
+        self.check_shape(x)
         z = self.encoder(self.head.standardized(x))
         return Point(z if z.dtype == torch.float64 else z.float())
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Point:
         """What codes (N, d) stand for, (N, *event), in the units of the data."""
+        self.check_latents(z, self.latent_dim)
         return Point(self.head(self.decoder(z)).mean, len(self.event_shape))
 
     def _calibrate(self, source: Source) -> None:

@@ -98,7 +98,10 @@ class ContextModel(Model):
                 raise refuse("context", required, context)
             context = self.context.unknown(num, self.event_shape)
         elif not self.training:  # which would wait for the device at every step
-            self.context.check(context, self.event_shape)
+            is_dropped = bool(self.label_dropout)
+            self.context.check(context, self.event_shape, may_be_unknown=is_dropped)
+            if len(context) != num:
+                raise refuse("context", f"one for each of {num} examples", f"{len(context)}")
         return context.to(self.calibrated.device)
 
     def _embedded(self, context: Tensor | None) -> tuple[Tensor, ...]:
@@ -144,7 +147,8 @@ class ContextModel(Model):
         else:
             known = source.train[sampled_rows(len(source.train), MEASURED_ROWS)][1]
         assert known is not None
-        self.context.check(known, self.event_shape)
+        is_dropped = bool(self.label_dropout)
+        self.context.check(known, self.event_shape, may_be_unknown=is_dropped)
         for part in self.modules():
             if isinstance(part, Embedding):
                 part.measure(known)
@@ -165,8 +169,44 @@ class ContextModel(Model):
         frequencies = self.embedding.frequencies
         return torch.multinomial(frequencies, num, replacement=True, generator=generator)
 
+    @property
+    def unseen(self) -> list[int]:
+        """Classes that the training set does not hold; nothing has been learned of them."""
+        if not isinstance(self.embedding, ClassEmbedding):
+            return []
+        found: list[int] = (self.embedding.frequencies == 0).nonzero().flatten().tolist()
+        return found
+
+    def check_seen(self, context: Tensor) -> None:
+        """Refuse to make anything of classes that the training set does not hold.
+
+        They can be judged: the bound holds, however low it is.
+        """
+        for index in self.unseen:
+            if (context == index).any():
+                assert isinstance(self.context, Classes)
+                seen = [n for i, n in enumerate(self.context.labels) if i not in self.unseen]
+                required = f"one of the classes in the training set: {', '.join(seen[:20])}"
+                raise refuse("label", required, self.context.labels[index])
+
+    def _context_to_draw(
+        self, num: int, context: Tensor | None, generator: torch.Generator | None
+    ) -> Tensor | None:
+        """What ``num`` draws are given: ``context``, checked, or one that is drawn as well."""
+        if self.context is None:
+            return None
+        if context is None:
+            return self.draw_context(num, generator)
+        self.check_seen(context)
+        return self._given_context(context, num)
+
     def notes(self) -> list[str]:
-        """Which part of x the nats are of, where the context is the other."""
+        """Classes that were never seen; which part of x the nats are of, given the other."""
+        if self.unseen:
+            assert isinstance(self.context, Classes)
+            names = ", ".join(self.context.labels[i] for i in self.unseen)
+            said = f"No example of the training set is of these classes: {names}."
+            return [*super().notes(), said]
         if not isinstance(self.context, Mask):
             return super().notes()
         note = (

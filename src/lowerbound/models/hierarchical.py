@@ -8,6 +8,9 @@
 Only the rate of the top has a closed form. Below it p(z_l|z_{l+1}) depends on a z_{l+1} that was
 itself drawn given z_l, and what is left is the estimate at the draw: a single one may be negative.
 
+Given a context, every network sees its embedding beside its input, and p(z_L|c) is a Gaussian by a
+small network that sees it alone.
+
 References:
     Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016, section 5.
 """
@@ -22,21 +25,23 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lowerbound._shapes import num_elements
+from lowerbound._shapes import num_elements, repeated_rows
+from lowerbound.data import Context
 from lowerbound.distributions import DiagonalGaussian, Likelihood, Support, kl_gaussian
 from lowerbound.errors import refuse
+from lowerbound.models.context import ContextOptions, make_embedding
 from lowerbound.models.heads import HeadOptions, make_head
 from lowerbound.models.hierarchy import Hierarchy
 from lowerbound.models.levels import Level, Take, gaussian, parameters
 from lowerbound.models.networks import Network, check_network, make_networks
-from lowerbound.nn import Mlp
+from lowerbound.nn import Embedding, Joined, Mlp
 
 __all__ = ["HierarchicalVAE", "HierarchicalVAEOptions"]
 
 
 @dataclass(frozen=True)
-class HierarchicalVAEOptions(HeadOptions):
-    """Options of the hierarchical VAE; the last ones are those of its likelihood."""
+class HierarchicalVAEOptions(HeadOptions, ContextOptions):
+    """Options of the hierarchical VAE; the last ones are those of its likelihood and context."""
 
     latent_dims: tuple[int, ...] = (100, 50)
     """Latent dimensions of each layer, the one next to the data first."""
@@ -48,6 +53,7 @@ class HierarchicalVAEOptions(HeadOptions):
     """Residual blocks of each network; 0 is one hidden layer."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.latent_dims or min(self.latent_dims) < 1:
             shown = ", ".join(str(d) for d in self.latent_dims) or "none"
             raise refuse("latent_dims", "one or more sizes of at least 1", shown)
@@ -63,10 +69,13 @@ class HierarchicalVAE(Hierarchy):
     Args:
         encoders: L networks: (B, *event) -> (B, 2 d_1), then (N, d_l) -> (N, 2 d_{l+1}). The
             first sees x standardised by the likelihood.
-        priors: L − 1 networks (N, d_{l+1}) -> (N, 2 d_l), for l = 1 … L − 1.
+        priors: L − 1 networks (N, d_{l+1}) -> (N, 2 d_l), for l = 1 … L − 1; with a context one
+            more, (N, E) -> (N, 2 d_L).
         decoder: network (N, d_1) -> (N, likelihood.num_outputs · event).
         likelihood: the head of the decoder.
         latent_dims: d_1 … d_L.
+        context: what every example is given; None for a model of p(x).
+        embedding: of that context, (B, …) -> (B, E). All networks see it as a second argument.
     """
 
     name: ClassVar[str] = "hvae"
@@ -78,8 +87,10 @@ class HierarchicalVAE(Hierarchy):
         decoder: nn.Module,
         likelihood: Likelihood,
         latent_dims: Sequence[int],
+        context: Context | None = None,
+        embedding: Embedding | None = None,
     ) -> None:
-        super().__init__(likelihood, [(d,) for d in latent_dims])
+        super().__init__(likelihood, [(d,) for d in latent_dims], context, embedding)
         self.encoders, self.priors = nn.ModuleList(encoders), nn.ModuleList(priors)
         self.decoder = decoder
 
@@ -92,53 +103,84 @@ class HierarchicalVAE(Hierarchy):
         *,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
+        context: Context | None = None,
+        embedding: Embedding | None = None,
     ) -> HierarchicalVAE:
         """The model that ``options`` describe; a network that is given stands next to the data."""
         dims, likelihood = options.latent_dims, make_head(event_shape, support, options)
         sizes: Any = {k: getattr(options, k) for k in ("network", "width", "depth")}
+        if embedding is None:
+            embedding = make_embedding(context, event_shape, options, **sizes)
+        size = 0 if embedding is None else embedding.size
         ends = (2 * dims[0], likelihood.num_outputs, dims[0])
-        made = make_networks(event_shape, *ends, **sizes)
-        inner: Any = {"width": 512, "depth": options.depth}
-        if options.network != "conv" and options.width:
-            inner["width"] = options.width
-        pairs = list(pairwise(dims))
-        encoders = [Mlp((low,), 2 * high, **inner) for low, high in pairs]
-        priors = [Mlp((high,), 2 * low, **inner) for low, high in pairs]
-        for network in priors:  # training begins with N(0, I) at every layer
-            nn.init.zeros_(network.last.weight)
-            nn.init.zeros_(network.last.bias)
+        made = make_networks(event_shape, *ends, **sizes, num_context=size)
+        width = 512 if options.network == "conv" else options.width or 512
+        encoders, priors = _between(dims, size, width=width, depth=options.depth)
         first, last = encoder or made[0], decoder or made[1]
-        model = cls([first, *encoders], priors, last, likelihood, dims)
+        parts: Any = (context, embedding)
+        model = cls([first, *encoders], priors, last, likelihood, dims, *parts)
         model.options = options
-        check_network("encoder", first, (torch.zeros(2, *event_shape),), 2 * dims[0])
+        beside = (torch.zeros(2, size),) if size else ()
+        check_network("encoder", first, (torch.zeros(2, *event_shape), *beside), 2 * dims[0])
         required = likelihood.num_outputs * num_elements(event_shape)
-        check_network("decoder", last, (torch.zeros(2, dims[0]),), required)
+        check_network("decoder", last, (torch.zeros(2, dims[0]), *beside), required)
         return model
 
-    def _infer(self, x: Tensor, num: int, take: Take) -> tuple[list[Level], Tensor]:
+    def _infer(
+        self, x: Tensor, num: int, take: Take, *beside: Tensor
+    ) -> tuple[list[Level], Tensor]:
         """See `Hierarchy._infer`; x is encoded once, whatever the number of ways."""
+        repeated = [repeated_rows(e, num) for e in beside]
         # Upwards: z_l ~ q(z_l|z_{l−1}).
         posteriors, latents = list[DiagonalGaussian](), list[Tensor]()
         for i, encoder in enumerate(self.encoders, 1):
-            raw = encoder(latents[-1]) if latents else encoder(x).repeat(num, 1)
+            if latents:
+                raw = encoder(latents[-1], *repeated)
+            else:
+                raw = repeated_rows(encoder(x, *beside), num)
             posteriors.append(gaussian(*parameters(raw)))
             latents.append(take(i, posteriors[-1]))
         # Downwards: what each of them costs given the one above.
-        priors, decoded = self._generate(len(latents[0]), lambda i, _: latents[i - 1])
+        n, take = len(latents[0]), lambda i, _: latents[i - 1]
+        priors, decoded = self._generate(n, take, *repeated)
         rates = [_at_draw(q, p, z) for q, p, z in zip(posteriors, priors, latents, strict=True)]
-        rates[-1] = kl_gaussian(posteriors[-1])
+        rates[-1] = kl_gaussian(posteriors[-1], priors[-1] if beside else None)
         found = zip(posteriors, priors, latents, rates, strict=True)
         return [Level(*parts) for parts in found], decoded
 
-    def _generate(self, num: int, take: Take) -> tuple[list[DiagonalGaussian], Tensor]:
+    def _generate(
+        self, num: int, take: Take, *beside: Tensor
+    ) -> tuple[list[DiagonalGaussian], Tensor]:
         """See `Hierarchy._generate`."""
         top = self.prior.anchor.expand(num, self.sizes[-1])
         found = [DiagonalGaussian(top, top)]
+        if beside:
+            found = [gaussian(*parameters(self.priors[-1](*beside)))]
         z = take(self.num_levels, found[0])
         for i in range(self.num_levels - 1, 0, -1):
-            found.insert(0, gaussian(*parameters(self.priors[i - 1](z))))
+            found.insert(0, gaussian(*parameters(self.priors[i - 1](z, *beside))))
             z = take(i, found[0])
-        return found, self.decoder(z)
+        return found, self.decoder(z, *beside)
+
+
+def _between(
+    dims: Sequence[int], num_context: int, **sizes: int
+) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
+    """Encoders and priors between latents of ``dims``; with a context that of the top as well."""
+    encoders, priors = list[nn.Module](), list[nn.Module]()
+    for low, high in pairwise(dims):
+        encoders.append(Mlp((low + num_context,), 2 * high, **sizes))
+    for low, high in pairwise(dims):
+        priors.append(Mlp((high + num_context,), 2 * low, **sizes))
+    top = [Mlp((num_context,), 2 * dims[-1], **sizes)] if num_context else []
+    for network in [*priors, *top]:  # training begins with N(0, I) at every layer
+        assert isinstance(network, Mlp)
+        nn.init.zeros_(network.last.weight)
+        nn.init.zeros_(network.last.bias)
+    if not num_context:
+        return encoders, priors
+    told, told_above = ([Joined(m, is_flat=True) for m in part] for part in (encoders, priors))
+    return told, [*told_above, *top]
 
 
 def _at_draw(q: DiagonalGaussian, p: DiagonalGaussian, z: Tensor) -> Tensor:

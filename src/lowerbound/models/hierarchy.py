@@ -9,6 +9,9 @@ first, each in the units of its prior, u_l = (z_l − μ_p)/σ_p. Of these p(u) 
 whatever has been learned, so that drawing, interpolating and counting active units mean what they
 mean elsewhere. Densities of u and of z differ by Σ log σ_p, in p and q alike: no weight changes.
 
+Given a context c, networks see it and every line is of log p(x|c). The prior of a level may depend
+on c, that of the top too; of u it is N(0, I) for every context.
+
 References:
     Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016.
     Sønderby et al., Ladder Variational Autoencoders, 2016.
@@ -19,31 +22,32 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lowerbound._random import permutation
-from lowerbound._shapes import sum_event
-from lowerbound.data import Source, measured
+from lowerbound._shapes import repeated_rows
+from lowerbound.data import Context, Source, measured
 from lowerbound.distributions import (
     DiagonalGaussian,
     Distribution,
-    GaussianLikelihood,
     Likelihood,
 )
-from lowerbound.models.base import Draw, Model
+from lowerbound.models.base import Draw
+from lowerbound.models.context import ContextModel
+from lowerbound.models.joint import JointPosterior
 from lowerbound.models.levels import Level, Take, drawn, in_units_of, taken, total_log_q
 from lowerbound.models.priors import StandardNormal
+from lowerbound.models.settling import settle_sigma
+from lowerbound.nn import Embedding
 from lowerbound.objectives import Bound, Noise
 
 __all__ = ["Hierarchy", "JointPosterior"]
 
 
-class Hierarchy(Model):
+class Hierarchy(ContextModel):
     """Base of the models with several levels of latents.
 
     A hierarchy says how its levels follow from x (`_infer`) and how they make x (`_generate`).
@@ -51,25 +55,41 @@ class Hierarchy(Model):
     Args:
         likelihood: p(x|z), the head of the decoder.
         shapes: of the latents of levels 1 … L.
+        context: what every example is given; None for a model of p(x).
+        embedding: of that context, (B, …) -> (B, E).
     """
 
-    def __init__(self, likelihood: Likelihood, shapes: Sequence[tuple[int, ...]]) -> None:
-        super().__init__(likelihood.event_shape, likelihood.support)
+    def __init__(
+        self,
+        likelihood: Likelihood,
+        shapes: Sequence[tuple[int, ...]],
+        context: Context | None = None,
+        embedding: Embedding | None = None,
+    ) -> None:
+        super().__init__(likelihood.event_shape, likelihood.support, context, embedding)
         self.likelihood, self.shapes = likelihood, [tuple(shape) for shape in shapes]
         self.sizes = [math.prod(shape) for shape in self.shapes]
         self.latent_dim = sum(self.sizes)
         self.prior = StandardNormal(self.latent_dim)
 
     @abstractmethod
-    def _infer(self, x: Tensor, num: int, take: Take) -> tuple[list[Level], Tensor]:
+    def _infer(
+        self, x: Tensor, num: int, take: Take, *beside: Tensor
+    ) -> tuple[list[Level], Tensor]:
         """Levels 1 … L for standardised x (B, *event), ``num`` ways each, and what they decode to.
 
-        All tensors have N = num · B rows, one set of B after another.
+        All tensors have N = num · B rows, one set of B after another; the embedding ``beside`` x,
+        where there is one, has B.
         """
 
     @abstractmethod
-    def _generate(self, num: int, take: Take) -> tuple[list[DiagonalGaussian], Tensor]:
-        """Priors of levels 1 … L, each given what ``take`` made of those above; their decoding."""
+    def _generate(
+        self, num: int, take: Take, *beside: Tensor
+    ) -> tuple[list[DiagonalGaussian], Tensor]:
+        """Priors of levels 1 … L, each given what ``take`` made of those above; their decoding.
+
+        All tensors have ``num`` rows, the embedding ``beside`` too, where there is one.
+        """
 
     @property
     def num_levels(self) -> int:
@@ -93,12 +113,13 @@ class Hierarchy(Model):
     ) -> dict[str, Tensor]:
         """Standard normal ``z_1`` … ``z_L``, each (num_samples, batch_size, *shape)."""
         place: Any = {"device": self.calibrated.device, "dtype": self.likelihood.shift.dtype}
-        return {
+        noise = {
             name: torch.empty(num_samples, batch_size, *shape, **place).normal_(
                 generator=generator
             )
             for name, shape in zip(self.names, self.shapes, strict=True)
         }
+        return self._with_drop(noise, batch_size, num_samples, generator)
 
     # --- the bound --------------------------------------------------------------------------
 
@@ -114,23 +135,32 @@ class Hierarchy(Model):
         """See `Model.bound`; the rates are ``"kl_1"`` … ``"kl_L"``, 1 next to the data."""
         noise = self._given(x, num_samples, noise, generator)
         x, num = self.likelihood.floating(x), len(noise["z_1"])
+        context = self._given_context(context, len(x))
         # Inference: one way down all levels for each sample.
-        levels, raw = self._infer(self.likelihood.standardized(x), num, drawn(noise))
+        levels, raw = self._way(x, num, drawn(noise), context)
         # Rates: per level and group, the mean over the ways.
         details = {
             f"kl_{i}": level.rate.unflatten(0, (num, len(x))).mean(0)
             for i, level in enumerate(levels, 1)
         }
         # Reconstruction: the mean over the ways of log p(x|z), summed over dimensions.
-        log_likelihood = self._log_likelihood(x, raw)
+        log_likelihood = self._log_likelihood(x, raw, context)
         return Bound(log_likelihood.mean(0), {k: d.sum(1) for k, d in details.items()}, details)
 
-    def _log_likelihood(self, x: Tensor, raw: Tensor) -> Tensor:
+    def _way(
+        self, x: Tensor, num: int, take: Take, context: Tensor | None
+    ) -> tuple[list[Level], Tensor]:
+        """As `_infer`, of examples (B, *event) in their own units and their context."""
+        standardized = self.likelihood.standardized(x)
+        return self._infer(standardized, num, take, *self._embedded(context))
+
+    def _log_likelihood(self, x: Tensor, raw: Tensor, context: Tensor | None) -> Tensor:
         """Log p(x|z) of examples (B, *event) by decoded ways (M·B, …): (M, B), nats."""
         num = len(raw) // len(x)
-        repeated = x.expand(num, *x.shape).flatten(0, 1)
-        log_prob: Tensor = self.likelihood(raw, repeated).log_prob(repeated)
-        return log_prob.unflatten(0, (num, len(x)))
+        repeated = repeated_rows(x, num)
+        given = None if context is None else repeated_rows(context, num)
+        p = self._completed(self.likelihood(raw, repeated), given)
+        return p.log_prob(repeated).unflatten(0, (num, len(x)))
 
     def draw(
         self,
@@ -144,8 +174,9 @@ class Hierarchy(Model):
         """See `Model.draw`; the latents are ``z_1`` … ``z_L``, each (K, B, *shape)."""
         noise = self._given(x, num_samples, noise, None)
         x, num = self.likelihood.floating(x), len(noise["z_1"])
-        levels, raw = self._infer(self.likelihood.standardized(x), num, drawn(noise))
-        log_likelihood = self._log_likelihood(x, raw)
+        context = self._given_context(context, len(x))
+        levels, raw = self._way(x, num, drawn(noise), context)
+        log_likelihood = self._log_likelihood(x, raw, context)
         shape = log_likelihood.shape
         latents = {
             name: level.z.unflatten(0, shape)
@@ -154,33 +185,35 @@ class Hierarchy(Model):
         log_p = torch.stack([level.p.log_prob(level.z) for level in levels]).sum(0)
         if path:  # of all that q is made of, also what it shares with p
             fixed = {name: p.detach() for name, p in self.named_parameters()}
-            log_q = torch.func.functional_call(self, fixed, (x, latents))
+            log_q = torch.func.functional_call(self, fixed, (x, latents, context))
         else:
             log_q = total_log_q(levels).unflatten(0, shape)
         log_weight = log_likelihood + log_p.unflatten(0, shape) - log_q
         return Draw(log_weight, latents, log_likelihood)
 
-    def forward(self, x: Tensor, latents: Mapping[str, Tensor]) -> Tensor:
+    def forward(
+        self, x: Tensor, latents: Mapping[str, Tensor], context: Tensor | None = None
+    ) -> Tensor:
         """Log q(z|x) of examples (B, *event) at latents, each (K, B, *shape): (K, B), nats."""
         shape = latents["z_1"].shape[:2]
-        x = self.likelihood.standardized(x)
-        levels, _ = self._infer(x, shape[0], taken(latents))
+        levels, _ = self._way(x, shape[0], taken(latents), context)
         return total_log_q(levels).unflatten(0, shape)
 
     def log_joint(
         self, x: Tensor, latents: Mapping[str, Tensor], context: Tensor | None = None
     ) -> Tensor:
         """See `Model.log_joint`; of ``z_1`` … ``z_L``, or of the joint ``z`` (K, B, d)."""
-        x = self.likelihood.floating(x)
+        x, context = self.likelihood.floating(x), self._given_context(context, len(x))
+        num = len(next(iter(latents.values())))
+        beside = [repeated_rows(e, num) for e in self._embedded(context)]
         if "z" in latents:
             joint = latents["z"].flatten(0, 1)
-            raw = self._generate(len(joint), self._from_joint(joint))[1]
-            return self._log_likelihood(x, raw) + self.prior.log_prob(latents["z"])
-        shape = latents["z_1"].shape[:2]
+            raw = self._generate(len(joint), self._from_joint(joint), *beside)[1]
+            return self._log_likelihood(x, raw, context) + self.prior.log_prob(latents["z"])
         take = taken(latents)
-        priors, raw = self._generate(shape.numel(), take)
+        priors, raw = self._generate(num * len(x), take, *beside)
         log_p = torch.stack([p.log_prob(take(i, p)) for i, p in enumerate(priors, 1)]).sum(0)
-        return self._log_likelihood(x, raw) + log_p.unflatten(0, shape)
+        return self._log_likelihood(x, raw, context) + log_p.unflatten(0, (num, len(x)))
 
     # --- one latent vector ------------------------------------------------------------------
 
@@ -192,26 +225,32 @@ class Hierarchy(Model):
         ]
         return lambda level, p: p.rsample(parts[level - 1])
 
-    def joined(self, latents: Mapping[str, Tensor]) -> Tensor:
+    def joined(self, latents: Mapping[str, Tensor], context: Tensor | None = None) -> Tensor:
         """The joint vectors (K, B, d) of latents ``z_1`` … ``z_L``, each (K, B, *shape)."""
         shape = latents["z_1"].shape[:2]
-        take = taken(latents)
-        priors, _ = self._generate(shape.numel(), take)
+        take, context = taken(latents), self._given_context(context, shape[1])
+        beside = [repeated_rows(e, shape[0]) for e in self._embedded(context)]
+        priors, _ = self._generate(shape.numel(), take, *beside)
         parts = [in_units_of(p, take(i, p)).flatten(1) for i, p in enumerate(priors, 1)]
         return torch.cat(parts, 1).unflatten(0, shape)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> JointPosterior:
         """q(u|x) over joint vectors (B, d); its mean has every level at its posterior mean."""
+        self.check_shape(x)
+        beside = self._embedded(self._given_context(context, len(x)))
         x = self.likelihood.standardized(x)
-        levels, _ = self._infer(x, 1, lambda _, q: q.loc)
+        levels, _ = self._infer(x, 1, lambda _, q: q.loc, *beside)
         means = [in_units_of(level.p, level.z).flatten(1) for level in levels]
         scales = [(level.q.log_scale - level.p.log_scale).flatten(1) for level in levels]
-        return JointPosterior(self, x, torch.cat(means, 1), torch.cat(scales, 1))
+        return JointPosterior(self, x, torch.cat(means, 1), torch.cat(scales, 1), beside)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|u) for joint vectors (N, d): a distribution over (N, *event)."""
-        p: Distribution = self.likelihood(self._generate(len(z), self._from_joint(z))[1])
-        return p
+        self.check_latents(z, self.latent_dim)
+        context = self._given_context(context, len(z))
+        take, beside = self._from_joint(z), self._embedded(context)
+        p: Distribution = self.likelihood(self._generate(len(z), take, *beside)[1])
+        return self._completed(p, context)
 
     @torch.no_grad()
     def sample(
@@ -223,83 +262,25 @@ class Hierarchy(Model):
         mean: bool = False,
     ) -> Tensor:
         """See `Model.sample`."""
-        p = self.decode(self.prior.sample(num, None, generator))
+        context = self._context_to_draw(num, context, generator)
+        p = self.decode(self.prior.sample(num, None, generator), context)
         return p.mean if mean else p.sample(generator)
 
     # --- training ---------------------------------------------------------------------------
 
     def _calibrate(self, source: Source) -> None:
+        super()._calibrate(source)
         self.likelihood.calibrate(measured(source.train))
 
-    @torch.no_grad()
     def settle(self, source: Source) -> None:
-        """Store the optimal sigma of the training set (of 10,000 seeded rows of a larger one)."""
-        likelihood = self.likelihood
-        if not isinstance(likelihood, GaussianLikelihood) or likelihood.sigma != "optimal":
-            return
-        total, count = 0.0, 0
-        for rows in permutation(len(source.train), "settle")[:10_000].split(500):
-            x = likelihood.floating(source.train[rows][0].to(self.calibrated.device))
-            take = drawn(self.judging_noise(rows.tolist()))
-            loc = likelihood(self._infer(likelihood.standardized(x), 1, take)[1]).mean
-            total += float((x - loc).square().double().sum())
-            count += x.numel()
-        likelihood.store_optimal(torch.tensor(total / count))
+        """See `Model.settle`: the optimal sigma, where there is one."""
+        settle_sigma(self, self.likelihood, source, self._decoded)
+
+    def _decoded(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
+        """The mean of p(x|z) at one way down of each example, (B, *event)."""
+        given = self._given_context(context, len(x))
+        return self.likelihood(self._way(x, 1, drawn(noise), given)[1]).mean
 
     def notes(self) -> list[str]:
-        """What the likelihood has to say."""
-        return self.likelihood.notes()
-
-
-@dataclass(frozen=True)
-class JointPosterior(Distribution):
-    """q(u|x) of a hierarchy over joint vectors (B, d): a Gaussian at each level, given the others.
-
-    Args:
-        model: the hierarchy.
-        x: standardised examples (B, *event).
-        loc: every level at its posterior mean, given the others at theirs, (B, d).
-        log_scale: log standard deviations there, (B, d).
-    """
-
-    model: Hierarchy
-    x: Tensor
-    loc: Tensor
-    log_scale: Tensor
-    event_ndim: int = 1
-
-    @property
-    def mean(self) -> Tensor:
-        """Every level at its posterior mean, given the others at theirs: (B, d)."""
-        return self.loc
-
-    @property
-    def stddev(self) -> Tensor:
-        """Of every level, given the others at their means: (B, d)."""
-        return self.log_scale.exp()
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density of joint vectors (B, d) or (K, B, d): (B,) or (K, B), nats."""
-        joint = x if x.ndim == 3 else x.unsqueeze(0)
-        found: dict[int, Tensor] = {}
-        place = self.model._from_joint(joint.flatten(0, 1))
-
-        def keep(level: int, p: DiagonalGaussian) -> Tensor:
-            found[level] = place(level, p)
-            return found[level]
-
-        self.model._generate(len(joint) * joint.shape[1], keep)
-        levels, _ = self.model._infer(self.x, len(joint), lambda level, _: found[level])
-        parts = [
-            level.q.log_prob(level.z)
-            + sum_event(level.p.log_scale.expand_as(level.z), level.p.event_ndim)
-            for level in levels
-        ]
-        return torch.stack(parts).sum(0).unflatten(0, joint.shape[:2]).reshape(x.shape[:-1])
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """One draw (B, d): down all levels, each given those that were drawn."""
-        with torch.no_grad():
-            noise = self.model.noise(len(self.x), 1, generator)
-            levels, _ = self.model._infer(self.x, 1, drawn(noise))
-            return torch.cat([in_units_of(lv.p, lv.z).flatten(1) for lv in levels], 1)
+        """What the likelihood has to say, and which part of x the nats are of."""
+        return [*self.likelihood.notes(), *super().notes()]

@@ -8,6 +8,7 @@
 
 The rate is in closed form: z_l is drawn after the levels on which both q and p depend. It is
 computed from the offsets, so that nothing cancels where q is next to p; at the start it is zero.
+Given a context, h_l and the features hear its embedding, and with them all that is read off them.
 
 References:
     Sønderby et al., Ladder Variational Autoencoders, 2016.
@@ -25,7 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lowerbound._shapes import shown_shape
+from lowerbound._shapes import repeated_rows, shown_shape
+from lowerbound.data import Context
 from lowerbound.distributions import (
     DiagonalGaussian,
     Likelihood,
@@ -33,12 +35,13 @@ from lowerbound.distributions import (
     kl_gaussian,
 )
 from lowerbound.errors import refuse
+from lowerbound.models.context import ContextOptions, make_embedding
 from lowerbound.models.heads import HeadOptions, make_head
 from lowerbound.models.hierarchy import Hierarchy
 from lowerbound.models.levels import Level, Take, gaussian, parameters
 from lowerbound.models.networks import Network, fitting_network
 from lowerbound.models.priors import MAX_LOG_SCALE, MIN_LOG_SCALE
-from lowerbound.nn import ConvLadder, Ladder, MlpLadder
+from lowerbound.nn import ConvLadder, Embedding, Ladder, MlpLadder
 
 __all__ = ["LadderOptions", "LadderVAE"]
 
@@ -47,8 +50,8 @@ WIDTH, CHANNELS = 512, 64
 
 
 @dataclass(frozen=True)
-class LadderOptions(HeadOptions):
-    """Options of the ladder; the last ones are those of its likelihood."""
+class LadderOptions(HeadOptions, ContextOptions):
+    """Options of the ladder; the last ones are those of its likelihood and of its context."""
 
     levels: int = 5
     """L, levels of latents."""
@@ -68,6 +71,7 @@ class LadderOptions(HeadOptions):
     """Sizes of a conv's latents; unless said from half the image down to about seven pixels."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("levels", "latent_dim", "width", "scales"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -82,12 +86,20 @@ class LadderVAE(Hierarchy):
     Args:
         network: both paths; it sees x standardised by the likelihood.
         likelihood: the head of the decoder.
+        context: what every example is given; None for a model of p(x).
+        embedding: of that context, which the network hears.
     """
 
     name: ClassVar[str] = "ladder"
 
-    def __init__(self, network: Ladder, likelihood: Likelihood) -> None:
-        super().__init__(likelihood, network.shapes)
+    def __init__(
+        self,
+        network: Ladder,
+        likelihood: Likelihood,
+        context: Context | None = None,
+        embedding: Embedding | None = None,
+    ) -> None:
+        super().__init__(likelihood, network.shapes, context, embedding)
         self.network = network
 
     @classmethod
@@ -96,22 +108,33 @@ class LadderVAE(Hierarchy):
         event_shape: Sequence[int],
         support: Support,
         options: LadderOptions = LadderOptions(),
+        *,
+        context: Context | None = None,
+        embedding: Embedding | None = None,
     ) -> LadderVAE:
-        """The model that ``options`` describe.
+        """The model that ``options`` describe, with an embedding of your own where it is given.
 
         Raises:
             InputError: a network for images and data that are none, or a ladder too deep for them.
         """
         likelihood = make_head(event_shape, support, options)
-        model = cls(_network(event_shape, likelihood.num_outputs, options), likelihood)
+        if embedding is None:
+            embedding = make_embedding(context, event_shape, options)
+        num_context = 0 if embedding is None else embedding.size
+        network = _network(event_shape, likelihood.num_outputs, options, num_context)
+        model = cls(network, likelihood, context, embedding)
         model.options = options
         return model
 
-    def _infer(self, x: Tensor, num: int, take: Take) -> tuple[list[Level], Tensor]:
+    def _infer(
+        self, x: Tensor, num: int, take: Take, *beside: Tensor
+    ) -> tuple[list[Level], Tensor]:
         """See `Hierarchy._infer`; x climbs once, whatever the number of ways down."""
-        network, features = self.network, self.network.features(x)
+        network, features = self.network, self.network.features(x, *beside)
         h, levels = network.start(num * len(x)), list[Level]()
+        repeated = [repeated_rows(e, num) for e in beside]
         for i in range(self.num_levels, 0, -1):
+            h = network.heard(i, h, *repeated)
             p = gaussian(*parameters(network.prior(i, h)))
             shift, log_ratio = parameters(network.offset(i, h, features[i - 1]))
             log_ratio = F.hardtanh(log_ratio, MIN_LOG_SCALE, MAX_LOG_SCALE)
@@ -123,10 +146,13 @@ class LadderVAE(Hierarchy):
             h = network.descend(i, h, z)
         return levels, network.output(h)
 
-    def _generate(self, num: int, take: Take) -> tuple[list[DiagonalGaussian], Tensor]:
+    def _generate(
+        self, num: int, take: Take, *beside: Tensor
+    ) -> tuple[list[DiagonalGaussian], Tensor]:
         """See `Hierarchy._generate`."""
         h, priors = self.network.start(num), list[DiagonalGaussian]()
         for i in range(self.num_levels, 0, -1):
+            h = self.network.heard(i, h, *beside)
             p = gaussian(*parameters(self.network.prior(i, h)))
             priors.insert(0, p)
             h = self.network.descend(i, h, take(i, p))
@@ -138,17 +164,20 @@ def _per_channel(rate: Tensor) -> Tensor:
     return rate if rate.ndim == 2 else rate.flatten(2).sum(-1)
 
 
-def _network(event_shape: Sequence[int], num_outputs: int, options: LadderOptions) -> Ladder:
+def _network(
+    event_shape: Sequence[int], num_outputs: int, options: LadderOptions, num_context: int
+) -> Ladder:
     """The network that ``options`` name, or the one that fits the shape."""
     kind = fitting_network(event_shape) if options.network == "auto" else options.network
     if kind != "mlp" and len(event_shape) != 3:
         raise refuse("network", f"mlp for data of shape {shown_shape(event_shape)}", kind)
     if kind == "conv":
-        sizes: Any = {"depth": options.depth, "scales": options.scales}
+        sizes: Any = {"depth": options.depth, "scales": options.scales, "num_context": num_context}
         channels, width = options.latent_dim or LATENT_CHANNELS, options.width or CHANNELS
         return ConvLadder(event_shape, num_outputs, options.levels, channels, width=width, **sizes)
     if options.scales is not None:
         raise refuse("scales", f"left out for a network of kind {kind}", options.scales)
     dims = [options.latent_dim or LATENT_DIM] * options.levels
-    sizes = {"width": options.width or WIDTH, "depth": options.depth}
+    width = options.width or WIDTH
+    sizes = {"width": width, "depth": options.depth, "num_context": num_context}
     return MlpLadder(event_shape, num_outputs, dims, has_brush=kind == "hybrid", **sizes)

@@ -15,6 +15,9 @@ depends neither on the size of x, nor on that of the batch, nor on how many plac
 weight is ``commitment`` for z, and 1 for a codebook that has a gradient. The prior learns from the
 same steps; codes are integers, and its gradient ends there.
 
+Given a context, decoder and prior see its embedding, each its own, and the bound is of log p(x|·).
+The encoder sees x alone: what its codes need not hold is what the others are told.
+
 References:
     van den Oord, Vinyals and Kavukcuoglu, Neural Discrete Representation Learning, 2017.
     Zeghidour et al., SoundStream, 2021; Mentzer et al., Finite Scalar Quantization, 2024.
@@ -29,19 +32,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lowerbound._random import permutation
-from lowerbound._shapes import num_elements
-from lowerbound.data import Source, measured
+from lowerbound._shapes import num_elements, repeated_rows
+from lowerbound.data import Context, Source, measured
 from lowerbound.distributions import (
     Distribution,
-    GaussianLikelihood,
     Likelihood,
     Support,
     make_likelihood,
 )
 from lowerbound.errors import refuse
-from lowerbound.models.base import Draw, Model
+from lowerbound.models.base import Draw
 from lowerbound.models.codes import CodePrior, PointMass
+from lowerbound.models.context import ContextModel, make_embedding
 from lowerbound.models.networks import check_network
 from lowerbound.models.quantised_parts import (
     VQVAEOptions,
@@ -50,13 +52,14 @@ from lowerbound.models.quantised_parts import (
     make_quantiser,
     places_of,
 )
-from lowerbound.nn import Quantised, Quantiser, VectorQuantiser
+from lowerbound.models.settling import settle_sigma
+from lowerbound.nn import Embedding, Quantised, Quantiser, VectorQuantiser
 from lowerbound.objectives import Bound, Noise
 
 __all__ = ["VQVAE", "VQVAEOptions"]
 
 
-class VQVAE(Model):
+class VQVAE(ContextModel):
     """A quantised autoencoder from its parts; `VQVAE.build` makes them from `VQVAEOptions`.
 
     Args:
@@ -68,6 +71,8 @@ class VQVAE(Model):
         prior: over the S = P · M codes of an example, those of a place together.
         grid: the places, (rows, columns) of an image, or (P,).
         commitment: weight of its penalty.
+        context: what every example is given; None for a model of p(x).
+        embedding: of that context, (B, …) -> (B, E). The decoder sees it as a second argument.
     """
 
     name: ClassVar[str] = "vqvae"
@@ -83,8 +88,10 @@ class VQVAE(Model):
         grid: Sequence[int],
         *,
         commitment: float = 0.25,
+        context: Context | None = None,
+        embedding: Embedding | None = None,
     ) -> None:
-        super().__init__(likelihood.event_shape, likelihood.support)
+        super().__init__(likelihood.event_shape, likelihood.support, context, embedding)
         self.encoder, self.decoder, self.quantiser = encoder, decoder, quantiser
         self.likelihood, self.prior = likelihood, prior
         self.grid, self.num_places, self.commitment = tuple(grid), math.prod(grid), commitment
@@ -99,6 +106,8 @@ class VQVAE(Model):
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
         prior: CodePrior | None = None,
+        context: Context | None = None,
+        embedding: Embedding | None = None,
     ) -> VQVAE:
         """The model that ``options`` describe; a part that is given takes the place of theirs.
 
@@ -109,14 +118,18 @@ class VQVAE(Model):
         heads: Any = {k: getattr(options, k) for k in ("sigma", "components", "columns")}
         likelihood = make_likelihood(event_shape, support, options.likelihood, **heads)
         quantiser, grid = make_quantiser(options), places_of(event_shape, options)
+        embedding = embedding or make_embedding(context, event_shape, options)
         if encoder is None or decoder is None:
             sizes = (likelihood.num_outputs, quantiser.size, grid)
-            made = make_code_networks(event_shape, *sizes, options)
+            num_context = 0 if embedding is None else embedding.size
+            made = make_code_networks(event_shape, *sizes, options, num_context)
             encoder, decoder = encoder or made[0], decoder or made[1]
         if prior is None:
-            prior = make_code_prior(options, quantiser, grid)
+            own = make_embedding(context, event_shape, options)
+            prior = make_code_prior(options, quantiser, grid, own)
         parts = (encoder, decoder, quantiser, likelihood, prior, grid)
-        model = cls(*parts, commitment=options.commitment)
+        told: Any = {"context": context, "embedding": embedding}
+        model = cls(*parts, commitment=options.commitment, **told)
         model.options = options
         model.check_networks()
         return model
@@ -125,18 +138,24 @@ class VQVAE(Model):
         """Refuse networks whose outputs have the wrong size, before the first step."""
         training = self.training
         self.eval()
-        size = self.num_places * self.quantiser.size
+        size = self._size
         x, z = torch.zeros(2, *self.event_shape), torch.zeros(2, size)
         num_outputs = self.likelihood.num_outputs * num_elements(self.event_shape)
         check_network("encoder", self.encoder, (x,), size)
-        check_network("decoder", self.decoder, (z,), num_outputs)
+        beside = () if self.embedding is None else (torch.zeros(2, self.embedding.size),)
+        check_network("decoder", self.decoder, (z, *beside), num_outputs)
         self.train(training)
+
+    @property
+    def _size(self) -> int:
+        """P · d, the numbers that the decoder sees of codes."""
+        return self.num_places * self.quantiser.size
 
     def noise(
         self, batch_size: int, num_samples: int = 1, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Nothing: codes are a function of x."""
-        return {}
+        """Nothing: codes are a function of x; see `ContextModel` for ``drop``."""
+        return self._with_drop({}, batch_size, num_samples, generator)
 
     # --- codes ------------------------------------------------------------------------------
 
@@ -158,13 +177,21 @@ class VQVAE(Model):
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> PointMass:
         """q(codes|x): a point, given as the vectors of its codes, (B, P · d)."""
-        return PointMass(self.vectors_of(self.codes(x)))
+        codes = self.codes(x)
+        self._given_context(context, len(x))  # refused here as by `decode`
+        return PointMass(self.vectors_of(codes))
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|codes) over (N, *event), for codes (N, S), or for vectors (N, P · d) as they are."""
-        vectors = z if z.is_floating_point() else self.vectors_of(z)
-        p: Distribution = self.likelihood(self.decoder(vectors))
-        return p
+        is_code = not z.is_floating_point()
+        self.check_latents(z, self.prior.length if is_code else self._size)
+        context = self._given_context(context, len(z))
+        if is_code and len(z) and not 0 <= int(z.min()) <= int(z.max()) < self.prior.num_codes:
+            given = f"codes from {int(z.min())} to {int(z.max())}"
+            raise refuse("z", f"codes from 0 to {self.prior.num_codes - 1}", given)
+        vectors = self.vectors_of(z) if is_code else z
+        p: Distribution = self.likelihood(self.decoder(vectors, *self._embedded(context)))
+        return self._completed(p, context)
 
     # --- the bound --------------------------------------------------------------------------
 
@@ -179,15 +206,15 @@ class VQVAE(Model):
     ) -> Bound:
         """See `Model.bound`; the rate is ``"codes"``, with its parts per code."""
         self.check_shape(x)
-        x = self.likelihood.floating(x)
+        x, context = self.likelihood.floating(x), self._given_context(context, len(x))
         # Inference: the nearest codes, behind which gradients go straight on.
         z = self._vectors(x)
         quantised: Quantised = self.quantiser(z)
         # Rate: −log p(codes).
-        rates, details = self.prior.rates(None, quantised.codes.flatten(1))
+        rates, details = self.prior.rates(None, quantised.codes.flatten(1), context)
         # Reconstruction: log p(x|codes), summed over dimensions.
-        raw = self.decoder(quantised.vectors.flatten(1))
-        reconstruction = self.likelihood(raw, x).log_prob(x)
+        raw = self.decoder(quantised.vectors.flatten(1), *self._embedded(context))
+        reconstruction = self._completed(self.likelihood(raw, x), context).log_prob(x)
         # Penalties: mean squares, times the dimensions that the reconstruction is a sum over.
         unit = num_elements(self.event_shape)
         weights = {"commitment": self.commitment, "codebook": 1.0}
@@ -220,9 +247,9 @@ class VQVAE(Model):
         if self.training:
             remedy = "its posterior is a point: more draws of it say nothing more"
             raise refuse("objective", f"elbo for a '{self.name}'", "one of draws", remedy)
-        codes = self.codes(x).unsqueeze(0)
-        log_likelihood = self._log_likelihood(x, codes)
-        log_weight = log_likelihood + self.prior.log_prob(codes)
+        codes, context = self.codes(x).unsqueeze(0), self._given_context(context, len(x))
+        log_likelihood = self._log_likelihood(x, codes, context)
+        log_weight = log_likelihood + self.prior.log_prob(codes, context)
         weights, likelihoods = (t.expand(num_samples, -1) for t in (log_weight, log_likelihood))
         return Draw(weights, {"z": codes.expand(num_samples, -1, -1)}, likelihoods)
 
@@ -230,14 +257,16 @@ class VQVAE(Model):
         self, x: Tensor, latents: Mapping[str, Tensor], context: Tensor | None = None
     ) -> Tensor:
         """See `Model.log_joint`; the latents are codes ``z`` (K, B, S)."""
-        return self._log_likelihood(x, latents["z"]) + self.prior.log_prob(latents["z"])
+        codes, context = latents["z"], self._given_context(context, len(x))
+        return self._log_likelihood(x, codes, context) + self.prior.log_prob(codes, context)
 
-    def _log_likelihood(self, x: Tensor, codes: Tensor) -> Tensor:
+    def _log_likelihood(self, x: Tensor, codes: Tensor, context: Tensor | None) -> Tensor:
         """Log p(x|codes) of examples (B, *event) at codes (K, B, S): (K, B), nats."""
         self.check_shape(x)
         x = self.likelihood.floating(x)
-        repeated = x.expand(len(codes), *x.shape).flatten(0, 1)
-        log_prob: Tensor = self.decode(codes.flatten(0, 1)).log_prob(repeated)
+        repeated = repeated_rows(x, len(codes))
+        given = None if context is None else repeated_rows(context, len(codes))
+        log_prob: Tensor = self.decode(codes.flatten(0, 1), given).log_prob(repeated)
         return log_prob.unflatten(0, (len(codes), len(x)))
 
     @torch.no_grad()
@@ -250,30 +279,27 @@ class VQVAE(Model):
         mean: bool = False,
     ) -> Tensor:
         """See `Model.sample`."""
-        p = self.decode(self.prior.sample(num, None, generator))
+        context = self._context_to_draw(num, context, generator)
+        p = self.decode(self.prior.sample(num, context, generator), context)
         return p.mean if mean else p.sample(generator)
 
     # --- what is measured -------------------------------------------------------------------
 
     def _calibrate(self, source: Source) -> None:
+        super()._calibrate(source)
         self.likelihood.calibrate(measured(source.train))
         total = len(source.train) * self.num_places
         if isinstance(self.quantiser, VectorQuantiser) and self.quantiser.num_codes > total:
             required = f"at most the {total:,} places of the training examples"
             raise refuse("codebook_size", required, self.quantiser.num_codes, "use fewer codes")
 
-    @torch.no_grad()
     def settle(self, source: Source) -> None:
-        """Store the optimal sigma of the training set (of 10,000 seeded rows of a larger one)."""
-        head = self.likelihood
-        if not isinstance(head, GaussianLikelihood) or head.sigma != "optimal":
-            return
-        total, count = 0.0, 0
-        for rows in permutation(len(source.train), "settle")[:10_000].split(500):
-            x = source.train[rows][0].to(self.calibrated.device)
-            total += float((x - self.decode(self.codes(x)).mean).square().double().sum())
-            count += x.numel()
-        head.store_optimal(torch.tensor(total / count))
+        """See `Model.settle`: the optimal sigma, where there is one."""
+        settle_sigma(self, self.likelihood, source, self._decoded)
+
+    def _decoded(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
+        """The mean of p(x|z) at the codes of each example, (B, *event)."""
+        return self.decode(self.codes(x), context).mean
 
     def notes(self) -> list[str]:
         """What the likelihood has to say, and why there is no tighter bound."""
@@ -281,4 +307,4 @@ class VQVAE(Model):
             "The posterior over codes is a point: the bound is log p(x, codes), and more draws "
             "make it no tighter."
         )
-        return [said, *self.likelihood.notes()]
+        return [said, *self.likelihood.notes(), *super().notes()]

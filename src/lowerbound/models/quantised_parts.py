@@ -16,11 +16,14 @@ from lowerbound._shapes import num_elements
 from lowerbound.distributions import Sigma
 from lowerbound.errors import refuse
 from lowerbound.models.codes import AutoregressiveCodes, CodePrior, UniformCodes
+from lowerbound.models.context import ContextOptions
 from lowerbound.models.networks import make_networks
 from lowerbound.nn import (
     CausalTransformer,
+    Embedding,
     GridDecoder,
     GridEncoder,
+    JoinedPlaces,
     Quantiser,
     ScalarQuantiser,
     VectorQuantiser,
@@ -35,8 +38,8 @@ LONGEST = 4096  # codes of an example that an autoregressive prior takes
 
 
 @dataclass(frozen=True)
-class VQVAEOptions:
-    """Options of the quantised autoencoder."""
+class VQVAEOptions(ContextOptions):
+    """Options of the quantised autoencoder; the last ones are those of its context."""
 
     quantiser: Literal["vq", "rvq", "fsq"] = "vq"
     """One codebook; several in turn, each for what the last has left over; or rounded numbers."""
@@ -98,6 +101,7 @@ class VQVAEOptions:
     support."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("num_codebooks", "latent_dim", "places", "width", "prior_width"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -167,8 +171,27 @@ def make_code_networks(
     size: int,
     grid: tuple[int, ...],
     options: VQVAEOptions,
+    num_context: int = 0,
 ) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder between x and ``size`` numbers at each place of the grid."""
+    """Encoder and decoder between x and ``size`` numbers at each place of the grid.
+
+    With ``num_context`` E the decoder takes an embedding (N, E) beside them.
+    """
+    encoder, decoder = _code_networks(event_shape, num_outputs, size, grid, options)
+    if not num_context:
+        return encoder, decoder
+    told = _code_networks(event_shape, num_outputs, size + num_context, grid, options)[1]
+    return encoder, JoinedPlaces(told, math.prod(grid))
+
+
+def _code_networks(
+    event_shape: Sequence[int],
+    num_outputs: int,
+    size: int,
+    grid: tuple[int, ...],
+    options: VQVAEOptions,
+) -> tuple[nn.Module, nn.Module]:
+    """As `make_code_networks`, without a context."""
     if not _is_grid(event_shape, options):
         kind: Any = "mlp" if options.network == "auto" else options.network
         d, sizes = math.prod(grid) * size, {"width": options.width, "depth": options.depth}
@@ -181,9 +204,12 @@ def make_code_networks(
 
 
 def make_code_prior(
-    options: VQVAEOptions, quantiser: Quantiser, grid: tuple[int, ...]
+    options: VQVAEOptions,
+    quantiser: Quantiser,
+    grid: tuple[int, ...],
+    embedding: Embedding | None = None,
 ) -> CodePrior:
-    """The prior that the options name.
+    """The prior that the options name, which is told a context by an ``embedding`` of its own.
 
     Raises:
         InputError: more codes to an example than an autoregressive prior takes.
@@ -202,5 +228,6 @@ def make_code_prior(
         quantiser.codes_per_place,
         width=width,
         depth=options.prior_depth,
+        num_context=0 if embedding is None else embedding.size,
     )
-    return AutoregressiveCodes(network)
+    return AutoregressiveCodes(network, embedding)

@@ -9,6 +9,7 @@ from lowerbound.nn.embedding import (
     ClassEmbedding,
     Embedding,
     Joined,
+    JoinedPlaces,
     MaskEmbedding,
     VectorEmbedding,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "GridEncoder",
     "HybridDecoder",
     "Joined",
+    "JoinedPlaces",
     "Ladder",
     "MaskEmbedding",
     "Mlp",

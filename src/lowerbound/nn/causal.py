@@ -50,7 +50,8 @@ class CausalBlock(nn.Module):
 class CausalTransformer(nn.Module):
     """Logits of each code of a sequence (N, S), given the codes before it: (N, S, n).
 
-    Starts with equal logits. The place says which of M codebooks a code is of: i mod M.
+    Starts with equal logits. The place says which of M codebooks a code is of: i mod M. An
+    embedding (N, E), where there is one, is heard at every place.
 
     Args:
         num_codes: n, of each codebook.
@@ -58,10 +59,18 @@ class CausalTransformer(nn.Module):
         codebooks: M.
         width: numbers per place.
         depth: blocks.
+        num_context: E, numbers of the embedding that is told; 0 for none.
     """
 
     def __init__(
-        self, num_codes: int, length: int, codebooks: int = 1, *, width: int = 64, depth: int = 2
+        self,
+        num_codes: int,
+        length: int,
+        codebooks: int = 1,
+        *,
+        width: int = 64,
+        depth: int = 2,
+        num_context: int = 0,
     ) -> None:
         super().__init__()
         self.num_codes, self.length, self.codebooks = num_codes, length, codebooks
@@ -74,13 +83,16 @@ class CausalTransformer(nn.Module):
         for head in self.heads:
             nn.init.zeros_(head.weight)  # type: ignore[arg-type]
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        self.listener = nn.Linear(num_context, width) if num_context else None
 
-    def forward(self, codes: Tensor) -> Tensor:
+    def forward(self, codes: Tensor, *beside: Tensor) -> Tensor:
         """Logits (N, S, n) of codes (N, S)."""
         books = torch.arange(self.length, device=codes.device) % self.codebooks
         told = self.codes(codes[:, :-1] + books[:-1] * self.num_codes)
         first = self.start.to(told.dtype).expand(len(codes), 1, -1)
         h = torch.cat([first, told], 1) + self.places
+        if self.listener is not None:
+            h = h + self.listener(*beside).unsqueeze(1)
         for block in self.blocks:
             h = block(h)
         by_book = self.norm(h).unflatten(1, (-1, self.codebooks)).unbind(2)
@@ -91,7 +103,9 @@ class CausalTransformer(nn.Module):
         """An empty memory for `following`."""
         return [[] for _ in self.blocks]
 
-    def following(self, before: Tensor | None, place: int, num: int, memory: Memory) -> Tensor:
+    def following(
+        self, before: Tensor | None, place: int, num: int, memory: Memory, *beside: Tensor
+    ) -> Tensor:
         """Logits (N, n) of the code at ``place``; the places before it were asked for in turn.
 
         Args:
@@ -99,11 +113,14 @@ class CausalTransformer(nn.Module):
             place: i.
             num: N.
             memory: what `remember` gave, which this adds to.
+            *beside: the embedding (N, E), where there is one.
         """
         if before is None:
             h = self.start.expand(num, -1)
         else:
             h = self.codes(before + (place - 1) % self.codebooks * self.num_codes)
+        if self.listener is not None:
+            h = h + self.listener(*beside)
         h = (h + self.places[place]).unsqueeze(1)
         for block, kept in zip(self.blocks, memory, strict=True):
             h = block(h, kept)

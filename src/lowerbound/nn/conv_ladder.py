@@ -39,6 +39,7 @@ class ConvLadder(Ladder):
         width: channels at the largest of the sizes; twice as many at the others.
         depth: blocks per rung, up and down.
         scales: how many sizes; what the image allows unless said.
+        num_context: E, numbers of the embedding that is told; 0 for none.
 
     Raises:
         InputError: more levels or more sizes than the image has room for.
@@ -54,6 +55,7 @@ class ConvLadder(Ladder):
         width: int,
         depth: int,
         scales: int | None = None,
+        num_context: int = 0,
     ) -> None:
         channels, height, breadth = image_shape
         self.full = height, breadth
@@ -78,10 +80,11 @@ class ConvLadder(Ladder):
             self.shrink.append(down if differs else nn.Identity())
             self.grow.append(nn.Conv2d(high, low, 1) if differs else nn.Identity())
         self.top = nn.Parameter(torch.zeros(1, widths[-1], *own[-1]))
+        self.listen(num_context, [width, *widths])
 
-    def features(self, x: Tensor) -> list[Tensor]:
+    def features(self, x: Tensor, *beside: Tensor) -> list[Tensor]:
         """See `Ladder.features`; they are already mixed as the offsets need them."""
-        f, found = self.first(x), []
+        f, found = self.heard(0, self.first(x), *beside), []
         for rung, shrink in zip(self.rungs, self.shrink, strict=True):
             f = rung.up(shrink(f))
             found.append(rung.seen(f))

@@ -11,7 +11,14 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ClassEmbedding", "Embedding", "Joined", "MaskEmbedding", "VectorEmbedding"]
+__all__ = [
+    "ClassEmbedding",
+    "Embedding",
+    "Joined",
+    "JoinedPlaces",
+    "MaskEmbedding",
+    "VectorEmbedding",
+]
 
 
 class Embedding(nn.Module, ABC):
@@ -150,4 +157,24 @@ class Joined(nn.Module):
         channels = embedded.reshape(*embedded.shape, *(1,) * (x.ndim - 2))
         joined = torch.cat([x, channels.to(x.dtype).expand(-1, -1, *x.shape[2:])], 1)
         result: Tensor = self.network(joined)
+        return result
+
+
+class JoinedPlaces(nn.Module):
+    """A network of P vectors that sees an embedding behind each: (N, P · d), (N, E) -> its output.
+
+    Args:
+        network: takes P · (d + E) numbers, place by place.
+        num_places: P.
+    """
+
+    def __init__(self, network: nn.Module, num_places: int) -> None:
+        super().__init__()
+        self.network, self.num_places = network, num_places
+
+    def forward(self, z: Tensor, embedded: Tensor) -> Tensor:
+        """Join at every place."""
+        places = z.unflatten(1, (self.num_places, -1))
+        told = embedded.to(z.dtype).unsqueeze(1).expand(-1, self.num_places, -1)
+        result: Tensor = self.network(torch.cat([places, told], 2).flatten(1))
         return result

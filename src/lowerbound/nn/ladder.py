@@ -9,7 +9,9 @@ in zeros: every block starts as the identity, every prior as N(0, I), and every 
 sees the features alone. Blocks are normalised inside; h is not, nor is what is read off it: how
 far z moves h is how sure the posterior is, and dividing it away was measured to slow learning.
 
-A ladder is made of dense layers, for arrays of any shape (here), or of convolutions.
+A ladder is made of dense layers, for arrays of any shape (here), or of convolutions. Where it is
+told of something beside x, as an embedding e, both paths hear it: f_0 = first(x) + V e, and
+h_l + V_l e takes the place of h_l at every rung.
 
 References:
     Sønderby et al., Ladder Variational Autoencoders, 2016.
@@ -43,9 +45,27 @@ class Ladder(nn.Module):
     def __init__(self, shapes: Sequence[tuple[int, ...]]) -> None:
         super().__init__()
         self.shapes = [tuple(shape) for shape in shapes]
+        self.listeners: nn.ModuleList | None = None  # V and V_1 … V_L
 
-    def features(self, x: Tensor) -> list[Tensor]:
-        """What each rung sees of x (B, *event): f_1 … f_L, each (B, …)."""
+    def listen(self, num_context: int, widths: Sequence[int]) -> None:
+        """Hear an embedding of ``num_context`` numbers, 0 for none, from now on.
+
+        Args:
+            num_context: E.
+            widths: sizes, or channels, of f_0 and of h_1 … h_L.
+        """
+        if num_context:
+            self.listeners = nn.ModuleList(nn.Linear(num_context, width) for width in widths)
+
+    def heard(self, rung: int, h: Tensor, *beside: Tensor) -> Tensor:
+        """h_l (N, …), or f_0 at rung 0, with what is said of an embedding (N, E) added to it."""
+        if self.listeners is None:
+            return h
+        said: Tensor = self.listeners[rung](*beside)
+        return h + said.reshape(*said.shape, *(1,) * (h.ndim - 2))
+
+    def features(self, x: Tensor, *beside: Tensor) -> list[Tensor]:
+        """What each rung sees of x (B, *event) and an embedding (B, E): f_1 … f_L, each (B, …)."""
         raise NotImplementedError
 
     def start(self, num: int) -> Tensor:
@@ -160,6 +180,7 @@ class MlpLadder(Ladder):
         width: size of h.
         depth: blocks per rung, up and down.
         has_brush: images only: h_0 is drawn by a `HybridDecoder`, and not by one dense layer.
+        num_context: E, numbers of the embedding that is told; 0 for none.
     """
 
     def __init__(
@@ -171,6 +192,7 @@ class MlpLadder(Ladder):
         width: int,
         depth: int,
         has_brush: bool = False,
+        num_context: int = 0,
     ) -> None:
         super().__init__([(d,) for d in latent_dims])
         size = num_elements(event_shape)
@@ -182,10 +204,11 @@ class MlpLadder(Ladder):
             self.last: nn.Module = HybridDecoder(width, image, width=width, depth=0)
         else:
             self.last = nn.Linear(width, num_outputs * size)
+        self.listen(num_context, [width] * (1 + len(latent_dims)))
 
-    def features(self, x: Tensor) -> list[Tensor]:
+    def features(self, x: Tensor, *beside: Tensor) -> list[Tensor]:
         """See `Ladder.features`; they are already mixed as the offsets need them."""
-        f, found = self.first(x.flatten(1)), []
+        f, found = self.heard(0, self.first(x.flatten(1)), *beside), []
         for rung in self.rungs:
             f = rung.up(f)
             found.append(rung.seen(f))

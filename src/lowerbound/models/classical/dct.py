@@ -124,11 +124,13 @@ class DCTCoder(Coder):
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Point:
         """The kept coefficients of x − m, (B, n), in the units of the data."""
+        self.check_shape(x)
         centered = x.flatten(1).to(self.mu) - self.mu
         return Point(self._transformed(centered)[:, self.kept])
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Point:
         """The inverse transform of coefficients (N, n), the others being 0: (N, *event)."""
+        self.check_latents(z, len(self.kept))
         coefficients = self.mu.new_zeros(len(z), len(self.mu))
         coefficients[:, self.kept] = z.to(self.mu)
         x = self._transformed(coefficients, inverse=True) + self.mu

@@ -164,10 +164,12 @@ class LinearDiscriminants(Coder):
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Point:
         """The projection Wᵀ(x − m), (B, k), in standard deviations within classes."""
+        self.check_shape(x)
         return Point((x.flatten(1).to(self.mu) - self.mu) @ self.weight)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Point:
         """The least-squares reconstruction m + A z of projections (N, k): (N, *event)."""
+        self.check_latents(z, self.weight.shape[1])
         x = z.to(self.mu) @ self.back.mT + self.mu
         return Point(x.reshape(-1, *self.event_shape), len(self.event_shape))
 

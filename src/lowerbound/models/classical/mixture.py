@@ -261,6 +261,7 @@ class GaussianMixture(Model):
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> OneHot:
         """The posterior over components, (B, C): exact for real data, the best q otherwise."""
+        self.check_shape(x)
         return OneHot(self._log_joint(self._points(x), UNIFORM_VARIANCE * self.width))
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> ComponentMixture:
@@ -269,6 +270,7 @@ class GaussianMixture(Model):
         Any other z is taken for weights of the components: the posterior means of z decode to
         the mixture of what the components say.
         """
+        self.check_latents(z, len(self.means))
         means = self.means - 0.5 * self.width
         return ComponentMixture(
             z.to(means).clamp_min(0.0), Components(means, self.scales), self.event_shape

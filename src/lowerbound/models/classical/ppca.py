@@ -154,10 +154,12 @@ class ProbabilisticPCA(Model):
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
         """The posterior p(z|x), exact, (B, k)."""
+        self.check_shape(x)
         return self._posterior(self._middles(x))
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
         """p(x|z) over (N, *event), in the units of the data."""
+        self.check_latents(z, self.weight.shape[1])
         loc = z.to(self.mu) @ self.weight.mT + self.mu - 0.5 * self.width
         return DiagonalGaussian(
             loc.reshape(-1, *self.event_shape), 0.5 * self.variance.log(), len(self.event_shape)
