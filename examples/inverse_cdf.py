@@ -38,7 +38,7 @@ def main() -> None:
     train, validation, test = (InMemorySplit(part) for part in data.split([8_000, 2_000, 2_000]))
     source = Source(train, validation, test, (1,), lowerbound.Real())
     model = lowerbound.create_model("vae", source, latent_dim=1, width=64, depth=1, sigma=s)
-    steps = 800 if args.quick else 6_000
+    steps = 500 if args.quick else 6_000
     lowerbound.fit(model, source, steps=steps, quiet=True, device="cpu", precision="float32")
 
     grid = torch.linspace(-2, 2, 401)[:, None]

@@ -46,14 +46,14 @@ def main() -> None:
     x, labels = torch.from_numpy(digits.data / 16).float(), digits.target
     part = InMemorySplit(x)
     source = Source(part, part, part, (D,), lowerbound.Real())
-    rows, num = [], 200 if args.quick else 600
+    rows, num = [], 150 if args.quick else 600
     titles = (
         *(f"{name}: t-SNE of drawn codes" for name in NAMES),
         *("two latents, ellipses of 3σ",) * 3,
     )
     figure, axes = panels(*titles)
     for i, name in enumerate(NAMES):
-        model = trained(name, source, steps=200 if args.quick else 2_000)
+        model = trained(name, source, steps=100 if args.quick else 2_000)
         with torch.no_grad():
             q = model.encode(x)
             mu, scale, z = q.mean, torch.zeros_like(q.mean), q.mean

@@ -51,7 +51,7 @@ def main() -> None:
     args = arguments(__doc__)
     small = torch.from_numpy(load_digits().images).float()  # levels 0 … 16 as real numbers
     large = small.repeat_interleave(2, 1).repeat_interleave(2, 2)
-    steps = 600 if args.quick else 4_000
+    steps = 300 if args.quick else 4_000
     rows, kept = [], {}
     for side, images in ((8, small), (16, large)):
         x, D = images.flatten(1), side**2

@@ -61,7 +61,7 @@ def main() -> None:
     part = InMemorySplit(x[:, None].float())
     source = Source(part, part, part, (1,), lowerbound.Real())
     model = lowerbound.create_model("vae", source, latent_dim=1, width=64, depth=1, sigma=s)
-    steps, within = (600, 0.4) if args.quick else (4_000, 0.25)
+    steps, within = (300, 0.4) if args.quick else (4_000, 0.25)
     lowerbound.fit(model, source, steps=steps, quiet=True, device="cpu", precision="float32")
     rows_x = part.x[:2_000]
     of_vae = lowerbound.log_likelihood(model, rows_x, num_samples=200).value.mean()

@@ -357,3 +357,16 @@ def test_means_alone_are_not_called_draws(shape):
         said = " ".join(titles).lower()
         assert ("draws from p(x)" in said) != are_means
         assert ("means of p(x|z)" in said) == are_means
+
+
+def test_the_figure_of_noise_levels_has_an_area_that_is_the_diffusion_term():
+    gammas, rates = torch.tensor([-6.0, -5.0, -1.0, 4.0]), torch.tensor([3.0, 8.0, 1.0])
+    given = {"reconstruction": -0.5, "prior": 0.25, "num_dims": 4}
+    figure = plots.noise_levels_figure(gammas, rates, 0.1 * rates, **given)
+    (stairs,) = [p for p in figure.axes[0].patches if hasattr(p, "get_data")]
+    heights, edges, _ = stairs.get_data()
+    assert (heights * (edges[1:] - edges[:-1])).sum() == pytest.approx(12 / (4 * math.log(2)))
+    bars = [bar.get_height() * 4 * math.log(2) for bar in figure.axes[1].patches]
+    assert bars == pytest.approx([0.5, 12.0, 0.25])
+    with pytest.raises(InputError, match="'gammas' must be 4 edges of 3 bins"):
+        plots.noise_levels_figure(gammas[1:], rates, rates, **given)

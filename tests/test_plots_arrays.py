@@ -183,6 +183,38 @@ def test_completions_of_volumes_grey_what_is_not_observed_of_the_slice():
     assert (observed[:, 3 * 8 :] == grid[: cell[0], 3 * 8 : cell[1], 0]).all()
 
 
+def test_a_line_runs_along_what_is_observed_in_every_completion():
+    x = examples(3, (1, 4, 6)) + 1
+    mask = torch.zeros_like(x)
+    mask[..., 2:, :3] = 1  # the lower left
+    mask[2] = 1 - mask[2]
+    context = torch.stack([x * mask, mask], 1)
+    figure = plots.completions_figure(x, context, torch.stack([x, x]), Discrete(18))
+    (ax,) = figure.axes
+    (outline,) = (c for c in ax.collections if isinstance(c, LineCollection))
+    found = {tuple(map(tuple, line)) for line in outline.get_segments()}
+    scale, cells = 12, (4 * 12 + 2, 6 * 12 + 2)
+    expected = set()
+    for row in (2, 3):  # of the example and what is observed there is none
+        for column in range(3):
+            top, left = row * cells[0] - 0.5, column * cells[1] - 0.5
+            for i in (2, 3):
+                side = left + 3 * scale
+                expected |= {((side, top + i * scale), (side, top + (i + 1) * scale))}
+            for j in range(3):
+                edge = top + 2 * scale
+                expected |= {((left + j * scale, edge), (left + (j + 1) * scale, edge))}
+    assert found == expected
+
+
+@pytest.mark.parametrize("observed", [0.0, 1.0])
+def test_all_or_nothing_observed_has_no_line(observed):
+    x = examples(2, (1, 4, 6))
+    context = torch.stack([x * observed, torch.full_like(x, observed)], 1)
+    figure = plots.completions_figure(x, context, x.unsqueeze(0), Discrete(18))
+    assert not any(len(c.get_segments()) for c in figure.axes[0].collections)
+
+
 @pytest.mark.parametrize("channels", [2, 5])
 def test_of_channels_that_are_no_colours_the_first_is_shown_and_said_to_be(channels):
     x = examples(3, (channels, 4, 6))

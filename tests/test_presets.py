@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,6 +13,19 @@ from lowerbound.cli import run_command_line, train_flags
 from lowerbound.config import TrainingConfig, validated
 from lowerbound.errors import InputError
 from lowerbound.presets import PRESETS
+
+PAGE = Path(__file__).parent.parent / "docs" / "models" / "presets.md"
+
+
+def row_of(name: str) -> str:
+    """What the page says of a preset: all that the table of the library says."""
+    preset = PRESETS[name]
+    settings = {**preset.options, **preset.training}
+    flags = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in settings.items())
+    nats = "" if preset.nats is None else f"{preset.nats:.2f}".replace("-", "−")
+    same, python = f"`--model {preset.model} {flags}`", f"`{preset.in_words()}`"
+    cells = (f"`{name}`", preset.summary, same, python, preset.reference, nats)
+    return f"| {' | '.join(cells)} |"
 
 
 def call(*args):
@@ -27,6 +41,19 @@ def test_a_preset_is_settings_of_a_model_that_differ_from_its_defaults(name):
     assert options != options_class(preset.model)() or training != TrainingConfig()
     assert preset.summary.endswith(".")
     assert preset.reference[-4:].isdecimal()
+
+
+def test_the_page_of_the_presets_is_their_table():
+    heading, *rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    assert heading.startswith("| `--model` | ")
+    assert rows == [row_of(name) for name in PRESETS]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_settings_that_the_page_names_are_those_of_the_preset(name):
+    cell = row_of(name).split(" | ")[2].strip("`")
+    by_preset, by_flags = train_flags(["--model", name]), train_flags(cell.split())
+    assert dataclasses.asdict(by_preset) | {"preset": None} == dataclasses.asdict(by_flags)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 import lowerbound
@@ -107,3 +109,16 @@ def test_the_smallest_data_there_can_be_makes_a_whole_run(shape, method, tmp_pat
     run = train(config, tmp_path / "run", quiet=True)
     assert run.evaluation["num_examples"] == 1
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_tied_weights_are_saved_under_each_of_their_names(digits, tmp_path):
+    """Two names of one tensor, which the file format knows nothing of; trained as one."""
+    model = lowerbound.create_model("vae", digits, latent_dim=2, width=8, network="mlp", depth=1)
+    first = next(m for m in model.modules() if isinstance(m, torch.nn.Linear))
+    model.tied = torch.nn.Linear(1, 1, bias=False)
+    model.tied.weight = first.weight
+    run = lowerbound.fit(model, digits, out=tmp_path / "run", steps=2, quiet=True)
+    saved = safetensors.torch.load_file(run.folder / "model.safetensors")
+    again = lowerbound.load(run.folder, model=copy.deepcopy(model))
+    assert torch.equal(saved["tied.weight"], first.weight)
+    assert torch.equal(again.tied.weight, first.weight)

@@ -14,7 +14,7 @@ from lowerbound.files import check_format_version, load_json, save_json
 from lowerbound.presets import PRESETS
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from lowerbound.data import Context, Source
     from lowerbound.distributions import Support
@@ -102,6 +102,12 @@ MODELS: dict[str, Entry] = {
         "Vahdat and Kautz, NVAE: A Deep Hierarchical Variational Autoencoder, 2020; Child, Very "
         "Deep VAEs, 2021",
         context="optional",
+    ),
+    "diffusion": Entry(
+        "lowerbound.models.diffusion:Diffusion",
+        "DiffusionOptions",
+        "Diffusion: noise is added in many steps and taken away by a network; bound in 3 terms.",
+        "Kingma, Salimans, Poole and Ho, Variational Diffusion Models, 2021",
     ),
     "ppca": Entry(
         "lowerbound.models.classical:ProbabilisticPCA",
@@ -254,7 +260,7 @@ def save_model(folder: Path, model: Model) -> None:
 
     from lowerbound.files import atomic_output
 
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    tensors = _apart({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
     with atomic_output(folder / "model.safetensors") as temporary:
         temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
     save_json(
@@ -269,6 +275,14 @@ def save_model(folder: Path, model: Model) -> None:
             "options": None if model.options is None else asdict(model.options),
         },
     )
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, none in another's memory: tied weights are written under each name."""
+    owners: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        owners.setdefault(tensor.untyped_storage().data_ptr(), name)
+    return {k: t if k in owners.values() else t.clone() for k, t in tensors.items()}
 
 
 def load_model(folder: Path | str, model: nn.Module | None = None) -> Model:

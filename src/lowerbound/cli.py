@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 from lowerbound.commands import COMMANDS, TrainFlags
 from lowerbound.commands.parsing import parse, value_of
-from lowerbound.config import PLACES, RunConfig, load_config, nearest
+from lowerbound.config import LENGTHS, PLACES, RunConfig, load_config, nearest
 from lowerbound.errors import (
     InputError,
     Interrupted,
@@ -205,12 +205,16 @@ def train_flags(args: list[str]) -> Any:
     if name not in PRESETS:
         model_entry(name)
     name, values = with_preset(name, values, named_after=named is not None)
-    default = _train_default(name, values, config or "the configuration")
+    where = config or "the configuration"
+    default = before = _train_default(name, values, where)
+    if any(value_of(args, f"--{length}") is not None for length in LENGTHS):
+        kept = {k: v for k, v in values.items() if k not in LENGTHS}  # a run has one length
+        default = _train_default(name, kept, where)
     flags = parse(type(default), "train", args, default)
     flags = dataclasses.replace(flags, model=name)
     if again is not None:
         if not flags.allow_changed:
-            _refuse_changes(default, flags)
+            _refuse_changes(before, flags)
         flags = dataclasses.replace(flags, resume=again)
     return flags
 

@@ -15,7 +15,15 @@ from typing import Any, Literal, TypeVar, get_args
 from lowerbound.errors import InputError, printable, refuse
 from lowerbound.files import MAX_TEXT_BYTES
 
-__all__ = ["PLACES", "RunConfig", "TrainingConfig", "load_config", "nearest", "validated"]
+__all__ = [
+    "LENGTHS",
+    "PLACES",
+    "RunConfig",
+    "TrainingConfig",
+    "load_config",
+    "nearest",
+    "validated",
+]
 
 DEFAULT_STEPS = 5_000
 DEFAULT_EPOCHS = 300
@@ -31,6 +39,8 @@ DIALS: dict[str, tuple[Objective, ...]] = {
     "mix": ("ciwae",),
 }
 """Options that only some objectives read; for the others they stay at their default."""
+LENGTHS = ("epochs", "steps", "minutes")
+"""Options of which one at most says how long a run is."""
 CONDITIONS = ("auto", "none", "labels", "mask", "mask:1", "mask:2", "mask:3")
 FORMAT_VERSION = 2
 """Of config.yaml; since 2 a condition is one that was asked for."""
@@ -99,10 +109,11 @@ class TrainingConfig:
     logger: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
     """Dashboards that are told what metrics.jsonl gets; none of them unless named."""
     compile: Literal["auto", "always", "never"] = "auto"
-    """Compile the training step; auto does on a GPU for runs long enough to pay for it."""
+    """Compile the training step; auto does where a run is long enough to pay for it: on a GPU, and
+    on a CPU for a few dense layers in bf16. Needs a C++ compiler on a CPU."""
 
     def __post_init__(self) -> None:
-        given = [n for n in ("epochs", "steps", "minutes") if getattr(self, n) is not None]
+        given = [n for n in LENGTHS if getattr(self, n) is not None]
         if len(given) > 1:
             raise InputError(f"'{given[0]}' and '{given[1]}' exclude each other; give one length")
         for name in given:

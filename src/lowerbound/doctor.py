@@ -28,6 +28,7 @@ def examine() -> dict[str, Any]:
 
     from lowerbound import __version__
     from lowerbound.engine import resolve_device
+    from lowerbound.training.compiling import find_compiler
     from lowerbound.training.step import resolve_precision
 
     device = resolve_device("auto")
@@ -41,6 +42,7 @@ def examine() -> dict[str, Any]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "device": str(device),
         "precision": resolve_precision("auto", device),
+        "compiler": find_compiler() or "none (needed for --compile on a CPU alone)",
         "free disk": f"{shutil.disk_usage('.').free / 1e9:.1f} GB",
     }
     try:

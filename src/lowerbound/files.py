@@ -14,7 +14,9 @@ import json
 import os
 import secrets
 import shutil
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ FORMAT_VERSION = 1
 MAX_FILE_BYTES = 4 * 2**30  # one data file, after decompression
 MAX_PIXELS = 2**26  # one image
 MAX_TEXT_BYTES = 2**20  # a config, a manifest
+PIECES_AHEAD = 4  # of a file, written and not hashed yet
 
 
 def flush(path: Path) -> None:
@@ -58,6 +61,9 @@ def flush(path: Path) -> None:
 def write_flushed(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, Any]:
     """Write a new file piece by piece, and flush it.
 
+    The pieces are hashed beside, in a thread: while the disk works the processor has time. At most
+    four of them wait to be hashed, so that few are in memory where they are made one by one.
+
     Returns:
         Its ``size`` in bytes and its ``sha256``, as they should be read back.
 
@@ -65,15 +71,21 @@ def write_flushed(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str,
         OSError: the disk refused, or something is at ``path`` already.
     """
     digest, size = hashlib.sha256(), 0
+    waiting: deque[Future[None]] = deque()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        for piece in pieces:
-            digest.update(piece)
-            size += len(piece)
-            rest = memoryview(piece)
-            while rest:  # a write may take less than it is given
-                rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
+        with ThreadPoolExecutor(1) as hashing:  # left when all of them are hashed
+            for piece in pieces:
+                if len(waiting) == PIECES_AHEAD:
+                    waiting.popleft().result()
+                waiting.append(hashing.submit(digest.update, piece))
+                size += len(piece)
+                rest = memoryview(piece)
+                while rest:  # a write may take less than it is given
+                    rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        for hashed in waiting:
+            hashed.result()
     finally:
         os.close(descriptor)
     return {"size": size, "sha256": digest.hexdigest()}

@@ -59,11 +59,12 @@ def draw(
         model.context.check(context, model.event_shape)
     device = model.calibrated.device
     engine = engine or Engine(device)
-    firsts = range(0, num, BATCH)
+    block = model.rows_together(BATCH)
+    firsts = range(0, num, block)
     parts = [torch.empty(0, *model.event_shape)]
     for first in firsts[engine.rows(len(firsts))]:
         generator = generator_for("sample", seed, first, device=device)
-        size = min(BATCH, num - first)
+        size = min(block, num - first)
         given = None if context is None else context[first : first + size].to(device)
         parts.append(model.sample(size, given, generator=generator, mean=mean).cpu())
     parts = parts[1:] or parts  # a process without a block has none of the draws
@@ -162,8 +163,9 @@ def reconstruct(
     """
     device, parts = model.calibrated.device, []
     others = context if decoded_as is None else decoded_as
-    for first in range(0, len(x), BATCH):
-        rows = slice(first, first + BATCH)
+    block = model.rows_together(BATCH)
+    for first in range(0, len(x), block):
+        rows = slice(first, first + block)
         given, other = (None if c is None else c[rows].to(device) for c in (context, others))
         z = model.encode(x[rows].to(device), given).mean
         parts.append(model.decode(z, other).mean.cpu())

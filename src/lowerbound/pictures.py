@@ -12,7 +12,7 @@ from torch import Tensor
 from lowerbound import plots
 from lowerbound.data import Classes, Mask, Source
 from lowerbound.errors import refuse
-from lowerbound.evaluation import latent_means
+from lowerbound.evaluation import latent_means, split_by_noise
 from lowerbound.evaluation.base import context_of
 from lowerbound.files import load_json
 from lowerbound.generation import (
@@ -27,6 +27,7 @@ from lowerbound.generation import (
 from lowerbound.models import (
     VQVAE,
     ContextModel,
+    Diffusion,
     Hierarchy,
     Model,
     ProbabilisticPCA,
@@ -48,6 +49,7 @@ __all__ = [
     "is_seen",
     "latents_picture",
     "levels_picture",
+    "noise_levels_picture",
     "paths",
     "reconstructions_picture",
     "samples_picture",
@@ -80,6 +82,7 @@ NUM_MAPPED = 6
 PLANE_STEPS = {2: 11, 3: 21, 4: 11}
 """Points along each side of a decoded plane, by how many axes an example has; a table has more."""
 NUM_REDRAWN = 10
+NOISE_BINS, NOISE_ROWS = 30, 200
 
 
 def draw_pictures(
@@ -110,6 +113,8 @@ def draw_pictures(
         plots.save_figure(latents_picture(model, source, method), folder / "latents.png")
     if isinstance(model, VQVAE):
         plots.save_figure(codes_picture(model, source), folder / "codes.png")
+    if isinstance(model, Diffusion):
+        plots.save_figure(noise_levels_picture(model, source), folder / "noise-levels.png")
     half = min(NUM_PATHS, len(source.test) // 2)
     if model.has_encoder and half:
         frames = paths(model, source, half)
@@ -152,6 +157,20 @@ def levels_picture(
     frames = redraw_levels(model, num, seed=seed, context=context)
     rates = plots.rates_of_levels(evaluation)
     return plots.levels_figure(frames, model.support, rates)
+
+
+def noise_levels_picture(model: Diffusion, source: Source) -> Any:
+    """Where the bits of a diffusion go, on seeded test examples."""
+    steps = NOISE_BINS if model.timesteps is None else min(NOISE_BINS, model.timesteps - 1)
+    split = split_by_noise(model, source.test, num_bins=steps, max_rows=NOISE_ROWS)
+    return plots.noise_levels_figure(
+        split.gammas,
+        split.rates,
+        split.standard_errors,
+        reconstruction=split.reconstruction,
+        prior=split.prior,
+        num_dims=split.num_dims,
+    )
 
 
 def paths(model: Model, source: Source, num: int, num_steps: int = 10) -> Tensor:

@@ -8,47 +8,60 @@ report.html.
 from __future__ import annotations
 
 import contextlib
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from lowerbound.build import create_model, load_model, options_class, save_model
-from lowerbound.conditions import asked_context, check_condition, condition_of, data_condition
-from lowerbound.config import (
-    RunConfig,
-    TrainingConfig,
-    load_config,
-    validated,
-)
-from lowerbound.data import Rows, Source, load_data, load_rows, replaced_examples
-from lowerbound.data.base import binarized
-from lowerbound.engine import Engine, make_engine, resolve_device
-from lowerbound.errors import InputError, refuse
+from lowerbound.build import load_model, save_model
+from lowerbound.conditions import check_condition, condition_of
+from lowerbound.config import LENGTHS, RunConfig, TrainingConfig, validated
+from lowerbound.data import Source, replaced_examples
+from lowerbound.engine import Engine, make_engine
+from lowerbound.errors import refuse
 from lowerbound.evaluation import evaluate
 from lowerbound.files import load_json, save_json, save_text
 from lowerbound.models import Model
 from lowerbound.pictures import draw_pictures
+from lowerbound.preparation import length_of, model_of, resolved, rows_of, source_of
 from lowerbound.report import write_report
+from lowerbound.run_folder import (
+    MADE_BY_US,
+    config_from,
+    new_folder,
+    newest_unfinished,
+    next_folder,
+    rewritten,
+    run_config,
+)
 from lowerbound.training import History, fit_model
-from lowerbound.training.checkpoint import Checkpoint, RunLock, load_newest, sweep
+from lowerbound.training.checkpoint import (
+    Checkpoint,
+    RunLock,
+    checkpoints_of,
+    load_newest,
+    sweep,
+)
 from lowerbound.training.logs import Console
-from lowerbound.training.schedule import Length
-from lowerbound.training.step import resolve_compile, resolve_precision
 from lowerbound.training.trackers import require
-from lowerbound.training.tracking import MADE_BY_TRACKERS, Trackers
+from lowerbound.training.tracking import Trackers
 
-__all__ = ["Run", "fit", "new_folder", "resume", "rows_of", "run_config", "source_of", "train"]
+__all__ = [
+    "Run",
+    "config_from",
+    "fit",
+    "new_folder",
+    "newest_unfinished",
+    "next_folder",
+    "resume",
+    "rows_of",
+    "run_config",
+    "source_of",
+    "train",
+]
 
 TRAIN_NUM_SAMPLES = 100
 MAX_JUDGED_ROWS = 10_000
-MADE_BY_US = (
-    "config.yaml config.json model.safetensors evaluation.json metrics.jsonl report.html "
-    "samples.png reconstructions.png latents.png interpolations.png plane.png training.png "
-    "comparison.png decomposition.png codes.png scores.safetensors scores.csv latents.npz "
-    "decoded.npz"
-).split()
 
 
 @dataclass(frozen=True)
@@ -143,12 +156,13 @@ def train(
     console = Console(quiet or not engine.is_main)
     check_condition(config.model, config.condition)
     source = source_of(config)
-    config = resolved(config, source)
     for warning in source.warnings:
         console.say(f"warning: {warning}")
-    model = _model_of(config, source)
+    model = model_of(config, source)
+    for warning in model.warnings():
+        console.say(f"warning: {warning}")
     model.check_objective(config.objective)
-    config = replace(config, options=asdict(model.options))
+    config = replace(resolved(config, source, model), options=asdict(model.options))
     folder = folder or next_folder(config)
     if engine.is_main:
         new_folder(folder, overwrite)
@@ -167,12 +181,14 @@ def resume(
 
     Args:
         folder: the run folder.
-        changed: continue with this configuration, and with whatever the data are now.
+        changed: continue with this configuration, and with whatever the data are now. A finished
+            run trains on, where this is longer than what it has had.
         places: device, devices, strategy or logger, where they are to be others than before.
         quiet: no progress.
 
     Raises:
-        InputError: no run there, or its data or options have changed.
+        InputError: no run there, its data or options have changed, or a finished run is not to be
+            any longer.
         CheckpointError: it has checkpoints and all of them are bad.
     """
     config = changed or run_config(folder)
@@ -180,13 +196,17 @@ def resume(
     require(config.logger)
     engine = make_engine(config.device, config.devices, config.strategy)
     console = Console(quiet or not engine.is_main)
-    if (folder / "report.html").exists():
+    finished = (folder / "report.html").exists()
+    if finished and (changed is None or not checkpoints_of(folder)):
         console.say(f"{folder} is finished")
         return Run(load_model(folder), History(), load_json(folder / "evaluation.json"), folder)
     source = source_of(config)
-    model = _model_of(config, source)
-    rewritten = changed if engine.is_main else None
-    with _rewritten(folder / "config.yaml", rewritten):
+    model = model_of(config, source)
+    if changed is not None:
+        config = resolved(config, source, model)
+        if finished:
+            _refuse_no_more(folder, config, source)
+    with rewritten(folder, config if changed is not None and engine.is_main else None):
         return _carry_out(
             config,
             model,
@@ -199,19 +219,18 @@ def resume(
         )
 
 
-@contextlib.contextmanager
-def _rewritten(path: Path, config: RunConfig | None) -> Iterator[None]:
-    """Write a changed configuration; where it is refused, the one before stays."""
-    if config is None:
-        yield
+def _refuse_no_more(folder: Path, config: RunConfig, source: Source) -> None:
+    """Refuse to go on with a finished run that is no longer than it was."""
+    checkpoint, _ = load_newest(folder)
+    assert checkpoint is not None  # there is at least one, and a bad one would have raised
+    position = checkpoint.state["position"]
+    if length_of(config, source).progress(position["step"], position["seconds"]) < 1:
         return
-    before = path.read_text(encoding="utf-8")
-    save_text(path, config.to_yaml())
-    try:
-        yield
-    except InputError:
-        save_text(path, before)
-        raise
+    name = next(n for n in LENGTHS if getattr(config, n) is not None)
+    minutes, steps = f"{position['seconds'] / 60:.2g} minutes", f"{position['step']:,} steps"
+    required = f"more than the run has had, {minutes if name == 'minutes' else steps}"
+    remedy = "give more to train on, or leave out --allow-changed: the run is finished"
+    raise refuse(name, required, getattr(config, name), remedy)
 
 
 def _carry_out(
@@ -279,131 +298,6 @@ def _newest(folder: Path, console: Console) -> Checkpoint | None:
     at = f"step {checkpoint.state['position']['step']:,}" if checkpoint else "the beginning"
     console.say(f"resuming {folder} from {at}")
     return checkpoint
-
-
-def resolved(config: RunConfig, source: Source) -> RunConfig:
-    """The configuration with every default that depends on the machine written out."""
-    device = resolve_device(config.device)
-    batches = max(1, len(source.train) // config.batch_size)
-    length = Length.of(config, batches)
-    compiled = resolve_compile(config.compile, device, length)
-    precision: Any = resolve_precision(config.precision, device)
-    return replace(
-        config,
-        device=str(device),
-        precision=precision,
-        compile="always" if compiled else "never",
-        steps=length.steps if config.epochs is None else None,
-        num_samples=config.samples,
-    )
-
-
-def _model_of(config: RunConfig, source: Source) -> Model:
-    """The model of a run, untrained, with the context that the run asks for."""
-    context = asked_context(config.model, config.condition, source)
-    options = dict(config.options or {})
-    return create_model(config.model, source, context=context, seed=config.seed, **options)
-
-
-def source_of(config: RunConfig, data: str | None = None) -> Source:
-    """The data of a run, or other data prepared in the same way."""
-    return load_data(
-        data or config.data,
-        binarize=config.binarize,
-        image_size=config.image_size,
-        labels=config.labels,
-        support=config.support,
-        on_bad=config.on_bad,
-        layout=config.layout,
-        condition=data_condition(config.condition),
-        seed=config.data_seed,
-    )
-
-
-def rows_of(config: RunConfig, data: str | None = None) -> Rows:
-    """Every example of the data, in its own order, prepared as for the run."""
-    rows = load_rows(
-        data or config.data,
-        image_size=config.image_size,
-        labels=config.labels,
-        support=config.support,
-        on_bad=config.on_bad,
-        layout=config.layout,
-    )
-    return binarized(rows, config.binarize, config.data_seed)[0]
-
-
-def run_config(folder: Path) -> RunConfig:
-    """The configuration of a run folder.
-
-    Raises:
-        InputError: no run there, or a configuration that is not valid.
-    """
-    if not (folder / "config.yaml").is_file():
-        raise InputError(
-            f"'{folder}' has no config.yaml; give the folder of a run that `lowerbound train` made"
-        )
-    return config_from(load_config(folder / "config.yaml"), str(folder / "config.yaml"))
-
-
-def config_from(values: Mapping[str, Any], where: str) -> RunConfig:
-    """A `RunConfig` from plain values; unknown keys are named with the nearest right one."""
-    plain = {k: v for k, v in values.items() if k != "options"}
-    config = validated(RunConfig, plain, where)
-    options = values.get("options")
-    if options is None:
-        return config
-    if not isinstance(options, Mapping):
-        raise refuse("options", "a mapping", options)
-    chosen = validated(options_class(config.model), options, f"options of {where}")
-    return replace(config, options=asdict(chosen))
-
-
-def next_folder(config: RunConfig) -> Path:
-    """runs/DATA-MODEL-N with the first N that is free."""
-    kind, _, rest = config.data.partition(":")
-    stem = kind if rest and kind != "folder" else Path(rest or kind).stem
-    number = 1
-    while (
-        folder := Path("runs") / f"{stem or 'data'}-{config.preset or config.model}-{number}"
-    ).exists():
-        number += 1
-    return folder
-
-
-def new_folder(folder: Path, overwrite: bool) -> Path:
-    """A run folder that is empty, emptied of an earlier run, or refused.
-
-    Only files that a run makes are removed: a folder with anything else in it keeps the rest.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise refuse("out", "a folder", folder)
-    inhabitants = [p for p in folder.iterdir() if p.name != "run.lock"] if folder.exists() else []
-    if inhabitants and not overwrite:
-        raise refuse(
-            "out",
-            "an empty or new folder",
-            folder,
-            "choose another, continue it with --resume, or replace it with --overwrite",
-        )
-    if inhabitants:
-        with RunLock(folder):
-            for name in MADE_BY_US:
-                (folder / name).unlink(missing_ok=True)
-            for name in ("checkpoints", *MADE_BY_TRACKERS):
-                shutil.rmtree(folder / name, ignore_errors=True)
-                (folder / name).unlink(missing_ok=True)
-    return folder
-
-
-def newest_unfinished(root: Path = Path("runs")) -> Path:
-    """The run under ``root`` that was last written to and has no report yet."""
-    runs = [
-        p.parent for p in root.glob("*/config.yaml") if not (p.parent / "report.html").exists()
-    ]
-    if not runs:
-        raise InputError(f"'resume' found no unfinished run under '{root}'; name one")
-    return max(runs, key=lambda run: (run / "config.yaml").stat().st_mtime)
 
 
 def _announcement(config: RunConfig, source: Source, model: Model, folder: Path) -> str:

@@ -59,6 +59,8 @@ def evaluation_table(result: Mapping[str, Any]) -> Rows:
         num = min(result["num_examples"], 2000)
         what = f"I(x; z) of {num:,} examples, at most the log of their number, {math.log(num):.3f}"
         rows.append(("information", value, what))
+    if result.get("quality"):
+        rows += _quality_rows(result["quality"])
     if result.get("diagnosis"):
         rows.append(("advice", "", result["diagnosis"]))
     return rows
@@ -97,6 +99,25 @@ def _estimator_rows(result: Mapping[str, Any]) -> Rows:
     of_density = support is not None and not parse_support(support).is_discrete
     density = ", of a density in the data's units" if of_density else ""
     rows.append(("bits/dim", f"{result['bits_per_dim']:.4f}", f"−bound / (D ln 2){density}"))
+    return rows
+
+
+def _quality_rows(quality: Mapping[str, Any]) -> Rows:
+    """Distances of samples to real examples, each beside that of other real examples."""
+    floor, features = quality["floor"], quality["features"]
+    sizes = f"{quality['num_samples']:,} samples, seed {quality['seed']}"
+    against = f"{quality['num_real']:,} {quality['split']} examples"
+    rows: Rows = []
+    for key, name, what in (
+        ("fd", f"FD-{features}", f"{sizes}, against {against}"),
+        ("kd", f"KD-{features}", "of the same; unbiased, may be negative"),
+        ("precision", f"precision-{features}", "samples within reach of a real example"),
+        ("recall", f"recall-{features}", "real examples within reach of a sample"),
+    ):
+        if floor is not None:
+            what += f"; {floor[key]:.4g} of real ones"
+            what += f" ({floor['num_samples']:,} {floor['split']})" if key == "fd" else ""
+        rows.append((name, f"{quality[key]:.4g}", what))
     return rows
 
 

@@ -18,7 +18,7 @@ from lowerbound.evaluation import evaluate
 from lowerbound.files import save_json
 from lowerbound.tables import comparison_notes, comparison_table
 
-SMALL = {"width": 8, "latent_dim": 3}
+SMALL = {"width": 8, "latent_dim": 3, "sampling_steps": 2}
 
 
 def finished(folder: Path, name: str, source, data: str = "digits") -> Path:
@@ -69,7 +69,8 @@ def test_every_model_stands_in_one_table_and_one_picture(runs, capsys):
     first = next(iter(runs.values()))
     assert str(first / "comparison.png") in out.replace("\n", "")
     with Image.open(first / "comparison.png") as image:
-        assert image.height > 50 * len(runs)
+        reconstructing = [n for n in runs if MODELS[n].load()[0].has_encoder]
+        assert image.height > 50 * len(reconstructing)
 
 
 def test_the_table_has_sizes_and_errors_and_no_nats_where_there_are_none(runs):
@@ -79,8 +80,11 @@ def test_the_table_has_sizes_and_errors_and_no_nats_where_there_are_none(runs):
     heading, *rows = comparison_table([{"run": n, **r} for n, r in judged.items()])
     for row in rows:
         cells, result = dict(zip(heading, row, strict=True)), judged[row[0]]
-        assert cells["squared error"] == f"{result['reconstruction_mse']:.4g}"
-        assert cells["latents"] == str(result["latent_dim"])
+        if MODELS[row[0]].load()[0].has_encoder:
+            assert cells["squared error"] == f"{result['reconstruction_mse']:.4g}"
+            assert cells["latents"] == str(result["latent_dim"])
+        else:
+            assert cells["squared error"] == cells["latents"] == "–"
         if not MODELS[row[0]].is_likelihood:
             assert cells["bound"] == "not a likelihood"
             assert cells["log-likelihood"] == cells["bits/dim"] == cells["K"] == "–"
@@ -99,7 +103,7 @@ def test_likelihoods_come_first_and_the_best_of_them_first(comparable, capsys):
     assert document["comparable"]
     assert document["picture"] is None
     errors = [r["reconstruction_mse"] for r in document["runs"]]
-    assert None not in errors
+    assert None not in errors[len(nats) :]
     assert errors[len(nats) :] == sorted(errors[len(nats) :])
 
 
@@ -220,7 +224,7 @@ def test_values_that_are_not_those_of_the_run_are_not_paired(
             mean = values["bound"].mean().expand(5).clone()
             save_file({**values, "bound": mean}, path)
         case "no nats":
-            save_file({"bound": values["bound"]}, path)
+            save_file({"log_likelihood": values["log_likelihood"]}, path)
     assert call(runs["ppca"], run, "--json") == 0
     out, err = capsys.readouterr()
     assert [r["difference"] for r in json.loads(out)["runs"]] == [None, None]

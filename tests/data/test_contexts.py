@@ -9,6 +9,7 @@ import torch
 
 from lowerbound.build import create_model
 from lowerbound.data import Classes, Mask, Vector, context_from, load_data
+from lowerbound.data.masked import masked_rows
 from lowerbound.errors import InputError
 from lowerbound.training.tracking import few_pictures
 
@@ -66,3 +67,21 @@ def test_pictures_of_a_training_complete_what_the_validation_examples_show():
     assert set(shown) == {"samples", "reconstructions"}
     x = source.validation.x[0, 0, :, :4].float() * 255 / 16  # the left half of the first
     assert (shown["samples"][3:48:6, 3:24:6, 0] == x.round().byte().numpy()).all()
+
+
+@pytest.mark.parametrize("size", [(28, 28), (5, 7)], ids=str)
+def test_the_quadrants_are_those_that_completion_is_published_for(size):
+    """One: the lower left; two: the left half; three: all but the lower right."""
+    (height, width), x = size, torch.ones(4, 1, *size)
+    h, w = height // 2, width // 2
+    for number, parts in {1: [(1, 0)], 2: [(0, 0), (1, 0)], 3: [(0, 0), (0, 1), (1, 0)]}.items():
+        expected = torch.zeros(size)
+        for lower, right in parts:
+            rows, columns = (
+                slice(h, None) if lower else slice(h),
+                slice(w, None) if right else slice(w),
+            )
+            expected[rows, columns] = 1
+        observed, mask = masked_rows(x, Mask(number)).unbind(1)
+        assert torch.equal(mask, expected.expand_as(mask))
+        assert torch.equal(observed, mask)

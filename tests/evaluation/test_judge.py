@@ -10,7 +10,9 @@ import torch
 from lowerbound.build import create_model
 from lowerbound.engine import Engine
 from lowerbound.errors import InputError
-from lowerbound.evaluation import Judge, log_likelihood, paired_difference
+from lowerbound.evaluation import Judge, evaluate, log_likelihood, paired_difference
+from lowerbound.generation import draw
+from lowerbound.models import Model
 
 ENGINE = Engine(torch.device("cpu"))
 
@@ -48,6 +50,46 @@ def test_an_importance_weighted_objective_is_judged_by_what_it_maximises(model, 
     assert judged["bits_per_dim"] == pytest.approx(-judged["bound"] / (64 * math.log(2)))
     assert judge(model) == judged
     assert judged["bound"] > Judge(digits.validation, ENGINE, 30)(model)["bound"]
+
+
+def test_examples_are_worked_on_in_blocks_that_shrink_with_their_size():
+    sizes = {
+        (1, 28, 28): 500,
+        (3, 64, 64): 500,
+        (3, 256, 256): 2**24 // (3 * 256 * 256),
+        (1, 2**25): 1,
+    }
+    for shape, rows in sizes.items():
+        bare = torch.nn.Module()
+        bare.event_shape = shape
+        assert Model.rows_together(bare, 500) == rows
+        bare.likelihood = torch.nn.Module()
+        bare.likelihood.num_outputs = 256
+        few = 2**27 // (256 * math.prod(shape))
+        assert Model.rows_together(bare, 500) == max(1, min(rows, few))
+
+
+def test_judging_in_small_blocks_changes_no_number(model, digits, monkeypatch):
+    """With the same noise for each example, and never more of them at once than was said."""
+    before = evaluate(model, digits, num_samples=8, max_rows=50)
+    known, seen = draw(model, 12), []
+    judged = Judge(digits.validation, ENGINE, 40)(model)
+    bound, decode = model.bound, model.decode
+    monkeypatch.setattr(type(model), "rows_together", lambda self, most: 12)
+    monkeypatch.setattr(
+        model, "bound", lambda x, *a, **k: seen.append(len(x)) or bound(x, *a, **k)
+    )
+    monkeypatch.setattr(
+        model, "decode", lambda z, *a, **k: seen.append(len(z)) or decode(z, *a, **k)
+    )
+    again = Judge(digits.validation, ENGINE, 40)(model)
+    assert again["bound"] == pytest.approx(judged["bound"], rel=1e-6)
+    after = evaluate(model, digits, num_samples=8, max_rows=50)
+    for key in ("reconstruction_mse", "mutual_information", "active_units"):
+        assert after[key] == pytest.approx(before[key], rel=1e-5)
+    assert after["bound"]["value"] == pytest.approx(before["bound"]["value"], rel=1e-6)
+    assert torch.equal(draw(model, 20)[:12], known)
+    assert max(seen) == 12
 
 
 def test_it_leaves_the_mode_of_the_model_alone(model, digits):

@@ -307,3 +307,20 @@ def test_a_context_that_does_not_fit_is_refused_by_every_door(context):
     if not isinstance(context, Classes):
         with pytest.raises(InputError, match="take it from a split"):
             model.sample(3)
+
+
+def test_the_optimal_sigma_is_the_error_of_decoded_draws_given_their_contexts():
+    x = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    rows = Rows(x=x, support=Real(), labels=torch.arange(300) % 3, name="normal")
+    source = make_source(rows)
+    model = create_model("cvae", source, latent_dim=2, width=16, sigma="optimal")
+    with torch.no_grad():
+        nn.init.normal_(model.embedding.table.weight, std=3.0)
+        for parameter in model.decoder.parameters():
+            nn.init.normal_(parameter, std=0.2)
+    model.settle(source)
+    train, context = source.train[slice(None)]
+    z = model.encode(train, context).rsample(model.judging_noise(range(len(train)))["z"])[0]
+    decoded = model.decode(z, context)
+    expected = (train - decoded.mean).square().mean().sqrt()
+    torch.testing.assert_close(decoded.log_scale.exp().max(), expected, rtol=1e-4, atol=1e-4)

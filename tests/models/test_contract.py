@@ -35,6 +35,7 @@ SMALL = {
     "lda": {"latent_dim": 3},
     "vqvae": {"latent_dim": 3, "width": 16, "places": 3, "codebook_size": 16, "prior_width": 16},
     "dct": {"latent_dim": 3},
+    "diffusion": {"network": "mlp", "width": 16, "sampling_steps": 5},
 }
 
 # Every model, and the VAE with every part that its options declare: a new one is tested by being
@@ -45,6 +46,7 @@ CASES = {name: (name, {}) for name in MODELS} | {
     for value in get_args(get_type_hints(VAEOptions)[part])
     if value != getattr(VAEOptions, part)
 }
+CASES["diffusion-chain"] = ("diffusion", {"timesteps": 6, "variance": "learned"})
 CASES["ladder-conv"] = ("ladder", {"levels": 3, "latent_dim": 2, "network": "conv"})
 
 # Those that may have a context are tested with one as well.
@@ -86,6 +88,14 @@ def likelihood(trained):
     if not trained.is_likelihood:
         pytest.skip("not a likelihood")
     return trained
+
+
+@pytest.fixture
+def weighted(likelihood):
+    """Those of them that have importance weights."""
+    if not likelihood.has_weights:
+        pytest.skip("the bound is all there is")
+    return likelihood
 
 
 @pytest.fixture
@@ -151,7 +161,7 @@ def test_nothing_reads_or_moves_the_global_random_state(trained, x, context):
     first = trained.bound(x, context).value
     if model_entry(trained.name).samples:
         trained.sample(3, generator=torch.Generator().manual_seed(0))
-    if trained.is_likelihood:
+    if trained.is_likelihood and trained.has_weights:
         log_likelihood(trained, x, num_samples=3, context=context)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(123)
@@ -170,9 +180,8 @@ def test_a_weight_is_the_joint_density_over_that_of_the_draw(likelihood, x, cont
     torch.testing.assert_close(log_joint - log_q, draw.log_weight)
 
 
-def test_the_log_likelihood_is_at_least_the_bound_and_rises_with_the_samples(
-    likelihood, x, context
-):
+def test_the_log_likelihood_is_at_least_the_bound_and_rises_with_the_samples(weighted, x, context):
+    likelihood = weighted
     noise = likelihood.judging_noise(range(12), 500)
     elbo = likelihood.bound(x, context, num_samples=500, noise=noise).value
     one, ten, many = (
@@ -232,6 +241,18 @@ def test_a_model_that_is_no_likelihood_gives_no_nats(trained, x, digits):
             judged()
 
 
+def test_a_model_without_weights_says_so_and_is_judged_by_its_bound(trained, x):
+    if trained.has_weights or not trained.is_likelihood:
+        pytest.skip("has weights, or no nats")
+    with pytest.raises(InputError, match="has no importance weights; use its bound"):
+        log_likelihood(trained, x, num_samples=2)
+    with pytest.raises(InputError, match="'objective' must be elbo"):
+        trained.check_objective("iwae")
+    nats, bits = scores(trained, x, 3)
+    assert nats.isfinite().all()
+    assert torch.allclose(bits, -nats / (64 * math.log(2)))
+
+
 def test_codes_go_to_the_data_and_back(trained, x, context):
     if not trained.has_encoder:
         pytest.skip("no encoder")
@@ -270,7 +291,10 @@ def test_evaluation_has_the_promised_keys_and_its_terms_add_up(likelihood, digit
     assert bound["value"] == pytest.approx(bound["terms"]["reconstruction"] - rates, abs=1e-4)
     assert result["bits_per_dim"] == pytest.approx(-bound["value"] / (64 * math.log(2)))
     assert len(result["fingerprint"]) == 64
-    assert result["gap"] == pytest.approx(result["log_likelihood"]["value"] - bound["value"])
+    if likelihood.has_weights:
+        assert result["gap"] == pytest.approx(result["log_likelihood"]["value"] - bound["value"])
+    else:
+        assert result["gap"] is result["log_likelihood"] is None
     assert result["num_examples"] == 50
 
 

@@ -23,7 +23,8 @@ from lowerbound.errors import InputError
 from lowerbound.evaluation import annealed_importance_sampling
 from lowerbound.models import VAE, FlowedGaussian, StandardNormal
 from lowerbound.models.posteriors import FlowPosterior, PosteriorName, make_posterior
-from lowerbound.objectives import UNWEIGHTED, dreg, elbo, stl
+from lowerbound.objectives import OBJECTIVES, UNWEIGHTED, dreg, elbo, stl
+from lowerbound.run import fit
 from tests.oracles import gaussian_log_prob
 
 POSTERIORS = get_args(PosteriorName)
@@ -310,3 +311,31 @@ def test_draws_of_a_full_gaussian_are_the_same_in_half_precision():
         half = q.rsample(noise)
     assert torch.equal(half, q.rsample(noise))
     torch.testing.assert_close(q.stddev, q.covariance.diagonal(dim1=-2, dim2=-1).sqrt())
+
+
+@pytest.mark.parametrize("objective", ["elbo", "iwae", "stl", "dreg"])
+@pytest.mark.parametrize("kind", POSTERIORS)
+def test_whoever_trains_is_told_of_the_passes_that_a_density_takes(kind, objective):
+    """The advice is true: so many passes back through each step, and none where none is given."""
+    model, x = moved(kind), examples()
+    passes = []
+    for step in getattr(getattr(model.posterior, "flow", None), "flows", []):
+        step.network.register_forward_hook(lambda *_: passes.append(1))
+    OBJECTIVES[objective](model, x, None, model.noise(3, 2), 2, UNWEIGHTED)
+    advice = model.advice(objective)
+    slow = kind == "iaf" and objective in ("stl", "dreg")
+    assert len(advice) == int(slow)
+    if kind == "iaf":
+        steps = len(model.posterior.flow.flows)
+        assert len(passes) == steps * (1 + model.latent_dim if slow else 1)
+    if slow:
+        assert f"takes {model.latent_dim} passes through the steps of an iaf" in advice[0]
+
+
+def test_the_advice_is_one_line_before_the_training(capsys, digits):
+    model = create_model("vae", digits, latent_dim=2, width=8, posterior="iaf", flow_width=8)
+    fit(model, digits, steps=1, objective="stl")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("warning: stl holds the parameters of q fixed") == 1
+    fit(model, digits, steps=1)
+    assert "warning" not in capsys.readouterr().err

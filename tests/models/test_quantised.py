@@ -17,6 +17,7 @@ from lowerbound.build import create_model, load_model
 from lowerbound.data import Rows, make_source
 from lowerbound.distributions import Binary, Discrete, Real
 from lowerbound.errors import InputError
+from lowerbound.evaluation import evaluate
 from lowerbound.objectives import Weights, elbo
 from lowerbound.run import fit
 
@@ -199,6 +200,17 @@ def test_the_optimal_sigma_is_that_of_the_training_set(blobs):
     error = (x - model.decode(model.codes(x)).mean).square().mean()
     p = model.decode(model.codes(x))
     torch.testing.assert_close(p.log_scale.exp().square().mean(), error, rtol=1e-4, atol=0)
+
+
+def test_it_is_judged_by_one_draw_whose_answer_is_the_bound(digits, monkeypatch):
+    model = create_model("vqvae", digits, places=2, codebook_size=8, width=16, prior_width=16)
+    monkeypatch.setattr(type(model), "draw", None)  # nobody asks for the same draw K times
+    result = evaluate(model, digits, num_samples=100, max_rows=40, baselines=False)
+    weighted, bound = result["importance_sampled"], result["bound"]["value"]
+    assert weighted["num_samples"] == 1
+    assert weighted["effective_sample_size"] == 1
+    assert weighted["monte_carlo_error"] == 0
+    assert weighted["value"] == result["log_likelihood"]["value"] == pytest.approx(bound, abs=1e-9)
 
 
 # --- the grid, and what does not fit ------------------------------------------------------------

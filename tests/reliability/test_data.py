@@ -16,6 +16,7 @@ from lowerbound.data import Rows, load_data, make_source
 from lowerbound.distributions import Discrete, Real
 from lowerbound.errors import InputError
 from lowerbound.evaluation import evaluate, log_likelihood
+from lowerbound.evaluation.judging import scores
 from tests.data.test_images import make_bad
 from tests.reliability.tiny import images, labels
 
@@ -111,9 +112,11 @@ WRONG = {
 def small(name):
     """A model of a kind, made for labelled 8×8 images of 17 levels."""
     rows = Rows(torch.from_numpy(images()), Discrete(17), "tiny", torch.from_numpy(labels()))
-    options = {"mixture": {"components": 2}, "hvae": {"latent_dims": (2, 1)}}.get(
-        name, {"latent_dim": 2}
-    )
+    options = {
+        "mixture": {"components": 2},
+        "hvae": {"latent_dims": (2, 1)},
+        "diffusion": {"network": "mlp", "width": 8},
+    }.get(name, {"latent_dim": 2})
     return create_model(name, make_source(rows), **options)
 
 
@@ -136,7 +139,8 @@ def test_wrong_data_are_one_line_with_what_was_expected(name, wrong):
     x = WRONG[wrong]
     model = small(name)
     rows = Rows(x, Discrete(256) if x.dtype == torch.uint8 else Real(), "other")
-    deeds = [lambda: model.check(x), lambda: log_likelihood(model, x, num_samples=2)]
+    judge = log_likelihood if model.has_weights else scores
+    deeds = [lambda: model.check(x), lambda: judge(model, x, num_samples=2)]
     if wrong != "scalars":
         other = make_source(rows)
         deeds += [
@@ -167,7 +171,8 @@ def test_models_of_every_support_refuse_what_is_not_theirs(support):
             for x in WRONG.values():
                 fits = tuple(x.shape[1:]) == shape and model.support.contains(x)
                 if not fits:
-                    refused(lambda m=model, x=x: log_likelihood(m, x, num_samples=2))
+                    judge = log_likelihood if model.has_weights else scores
+                    refused(lambda m=model, x=x, judge=judge: judge(m, x, num_samples=2))
                     refused(lambda m=model, x=x: m.check(x))
                     count += 1
     print(f"\n{count} combinations of model, {support} and data: one line each")

@@ -19,7 +19,14 @@ from lowerbound.training import checkpoint, fit_model, loop
 from lowerbound.training.batches import Batches
 from lowerbound.training.checkpoint import checkpoints_of, load_newest
 from lowerbound.training.step import Step
-from tests.reliability.tiny import CONFIG, LOOPED, first_of_all, tiny_model, tiny_source
+from tests.reliability.tiny import (
+    CONFIG,
+    LOOPED,
+    first_of_all,
+    small_options,
+    tiny_model,
+    tiny_source,
+)
 
 STEPS = 24
 SPOILT = (3, 9, 10, 17)  # steps, from 1
@@ -186,8 +193,7 @@ def extremes(draw):
 def finite_bound_and_gradients(name, case):
     support, x, bias, precision = case
     context = Classes(3) if MODELS[name].context == "always" else None
-    latents = {"latent_dims": (2, 2)} if name == "hvae" else {"latent_dim": 2}
-    options = {"support": support, "context": context, "width": 8, **latents}
+    options = {"support": support, "context": context, "width": 8, **small_options(name, 2)}
     model = create_model(name, x.shape[1:], **options).train()
     with torch.no_grad():  # means and log-variances of q, and outputs of the decoder, far out
         for key, parameter in model.named_parameters():

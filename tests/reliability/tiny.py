@@ -62,8 +62,16 @@ def tiny_source(real: bool = False) -> Source:
 
 def tiny_model(source: Source, name: str = "vae") -> Model:
     """A model of about 20,000 parameters."""
-    latents = {"latent_dims": (4, 2)} if name == "hvae" else {"latent_dim": 4}
-    return create_model(name, source, **latents, width=64, seed=CONFIG.seed)
+    return create_model(name, source, **small_options(name, 4), width=64, seed=CONFIG.seed)
+
+
+def small_options(name: str, latent_dim: int) -> dict:
+    """What makes a model of a kind small, beside its width."""
+    own = {
+        "hvae": {"latent_dims": (latent_dim, 2)},
+        "diffusion": {"network": "mlp", "sampling_steps": 3},
+    }
+    return own.get(name, {"latent_dim": latent_dim})
 
 
 def train_here(folder: Path, config: TrainingConfig = CONFIG, name: str = "vae") -> Model:

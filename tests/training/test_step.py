@@ -8,8 +8,11 @@ import torch
 from lowerbound.build import create_model
 from lowerbound.config import TrainingConfig
 from lowerbound.training import fit_model
+from lowerbound.training.checkpoint import load_newest
+from lowerbound.training.compiling import find_compiler, resolve_compile
+from lowerbound.training.logs import Console
 from lowerbound.training.schedule import Length
-from lowerbound.training.step import Step, resolve_compile
+from lowerbound.training.step import Step
 
 
 def tiny_vae(source):
@@ -17,21 +20,92 @@ def tiny_vae(source):
 
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+LONG, SHORT = Length(10**9, None), Length(10, None)
 
 
-@pytest.mark.parametrize(
-    ("choice", "device", "length", "compiled"),
-    [
-        ("always", CPU, Length(1, None), True),
-        ("never", CUDA, Length(10**9, None), False),
-        ("auto", CUDA, Length(10**9, None), True),
-        ("auto", CUDA, Length(10, None), False),
-        ("auto", CUDA, Length(None, 10.0), False),
-        ("auto", CUDA, Length(None, 3600.0), True),
-    ],
-)
-def test_compiling_follows_a_rule_of_device_and_length(choice, device, length, compiled):
-    assert resolve_compile(choice, device, length) is compiled
+def compiled(device, length, model, choice="auto", precision="bf16", devices=1):
+    config = TrainingConfig(compile=choice, precision=precision, devices=devices)
+    return resolve_compile(config, device, length, model)
+
+
+@pytest.fixture
+def compiler(monkeypatch, tmp_path):
+    """A machine with a compiler of a name of its own."""
+    path = tmp_path / "some-compiler"
+    path.touch(mode=0o755)
+    monkeypatch.setenv("CXX", str(path))
+    return path
+
+
+@pytest.mark.parametrize(("device", "seconds"), [(CPU, 120.0), (CUDA, 300.0)])
+def test_compiling_is_left_to_runs_that_are_long_enough(device, seconds, digits, compiler):
+    model = tiny_vae(digits)
+    assert compiled(device, LONG, model)
+    assert not compiled(device, SHORT, model)
+    assert compiled(device, Length(None, seconds), model)
+    assert not compiled(device, Length(None, seconds - 1), model)
+    assert compiled(device, SHORT, model, "always")
+    assert not compiled(device, LONG, model, "never")
+
+
+def test_the_usual_run_on_a_processor_is_not_compiled(digits, compiler):
+    usual = Length.of(TrainingConfig(), 100_000)
+    assert not compiled(CPU, usual, tiny_vae(digits))
+
+
+def test_a_processor_compiles_only_what_was_measured_to_gain(digits, compiler):
+    model, conv = tiny_vae(digits), create_model("vae", digits, network="conv", width=4)
+    assert compiled(CPU, LONG, model)
+    assert not compiled(CPU, LONG, model, precision="float32")
+    assert not compiled(CPU, LONG, model, devices=2)
+    assert not compiled(CPU, LONG, conv)
+    assert compiled(CUDA, LONG, conv)
+    assert not compiled(CPU, LONG, create_model("vae", digits, network="mlp", width=4, depth=20))
+    compiler.unlink()
+    assert find_compiler() is None
+    assert not compiled(CPU, LONG, model)
+
+
+def test_a_step_that_cannot_be_compiled_is_run_as_it_is(digits):
+    """One word about it, the same numbers, and never tried again."""
+    model, said = tiny_vae(digits), []
+    config = TrainingConfig(beta_warmup=0.5)
+    noise = model.noise(64, 1, torch.Generator().manual_seed(0))
+    x = digits.train[slice(0, 64)][0]
+
+    def broken(*args):
+        raise RuntimeError("no\ncompiler")
+
+    step = Step(model, config, "float32", compiled=True)
+    step.faster, step.say = broken, said.append
+    plain, _ = Step(model, config, "float32")(x, None, noise, 0.25)
+    for _ in range(2):
+        assert torch.equal(step(x, None, noise, 0.25)[0], plain)
+    assert len(said) == 1
+    assert "(no compiler)" in said[0]
+    assert step.compiled is False
+
+
+def test_a_run_that_could_not_be_compiled_is_continued_as_it_was(digits, tmp_path, monkeypatch):
+    def broken(*args, **options):
+        def fails(*args):
+            raise RuntimeError("no")
+
+        return fails
+
+    monkeypatch.setattr(torch, "compile", broken)
+    config = TrainingConfig(steps=10, validations=2, compile="always", precision="float32")
+    fit_model(tiny_vae(digits), digits, config, folder=tmp_path)
+    checkpoint, _ = load_newest(tmp_path)
+    assert checkpoint.state["facts"]["compile"] == "always"
+    assert checkpoint.state["place"]["compiled"] is False
+    console, said = Console(quiet=True), []
+    console.say = lambda text: said.append(text) if text else None
+    checkpoint.state["position"] |= {"step": 5, "validations": 1, "finished": False}
+    fit_model(
+        tiny_vae(digits), digits, config, folder=tmp_path, checkpoint=checkpoint, console=console
+    )
+    assert not [text for text in said if "compiled" in text]
 
 
 @pytest.mark.nightly

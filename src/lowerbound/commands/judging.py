@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lowerbound.commands.comparing import SCORES
 from lowerbound.commands.shared import (
@@ -20,6 +20,10 @@ from lowerbound.commands.shared import (
 )
 from lowerbound.errors import refuse
 from lowerbound.tables import evaluation_table, print_json, print_table
+
+if TYPE_CHECKING:
+    from lowerbound.data import Source
+    from lowerbound.models import Model
 
 __all__ = ["EvaluateFlags", "ScoreFlags", "evaluate", "score"]
 
@@ -39,6 +43,13 @@ class EvaluateFlags(OnDevices):
     1,000 is thorough."""
     ais_chains: int = 16
     """Its chains per example."""
+    quality: bool = False
+    """Compare samples with real examples too, in the features of a small classifier that is
+    trained on the labels of the data: Fréchet and kernel distance, precision and recall."""
+    quality_samples: int | None = None
+    """Samples of --quality; as many as there are validation examples unless said."""
+    seed: int = 0
+    """Of the samples of --quality."""
     json: bool = False
     """Print one JSON object."""
 
@@ -56,6 +67,8 @@ def evaluate(flags: EvaluateFlags) -> None:
         raise refuse("ais_chains", "at least 1", flags.ais_chains)
     engine = engine_of(flags)
     model, source = model_of(flags, engine), data_of(flags, flags.data)
+    if flags.quality:
+        _check_quality(flags, model, source)
     kept = flags.run / SCORES  # what train keeps, for runs that were judged before it did
     is_own = flags.data is None and flags.split == "test" and flags.samples >= BOUND_SAMPLES
     missing = is_own and not kept.exists() and os.access(flags.run, os.W_OK)
@@ -72,10 +85,41 @@ def evaluate(flags: EvaluateFlags) -> None:
         )
     if not engine.is_main:
         return
+    if flags.quality:
+        result["quality"] = _quality(flags, model, source)
     if flags.json:
         print_json(result)
     else:
         print_table(evaluation_table(result))
+
+
+def _check_quality(flags: EvaluateFlags, model: Model, source: Source) -> None:
+    """Refuse what has no sample quality before any work.
+
+    Raises:
+        InputError: data without labels, a model that draws nothing, or too few samples.
+    """
+    from lowerbound.build import MODELS
+    from lowerbound.evaluation.features import labels_of
+    from lowerbound.evaluation.quality import NEIGHBOURS
+
+    labels_of(source.train, source.name)
+    if model.name in MODELS and not MODELS[model.name].samples:
+        raise refuse("quality", "asked of a model with samples", model.name)
+    if flags.quality_samples is not None and flags.quality_samples <= NEIGHBOURS:
+        raise refuse("quality_samples", f"at least {NEIGHBOURS + 1}", flags.quality_samples)
+
+
+def _quality(flags: EvaluateFlags, model: Model, source: Source) -> dict[str, Any]:
+    """The block ``quality`` of what is printed."""
+    from lowerbound.evaluation.quality import default_num_samples, sample_quality
+    from lowerbound.generation import contexts_for, draw
+
+    num, seed = flags.quality_samples or default_num_samples(source, flags.split), flags.seed
+    context = contexts_for(model, num, seed=seed, split=source.split(flags.split))
+    samples = draw(model, num, seed=seed, context=context)
+    device = model.calibrated.device
+    return {**sample_quality(samples, source, split=flags.split, device=device), "seed": seed}
 
 
 @dataclass(frozen=True)

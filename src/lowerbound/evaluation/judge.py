@@ -92,7 +92,7 @@ class Judge:
             self.noise = model.judging_noise(range(first, first + size), self.num_samples)
         sums: dict[str, Tensor] = {}
         with judging(model):
-            for block in blocks(size, max(1, BATCH // self.num_samples)):
+            for block in blocks(size, max(1, model.rows_together(BATCH) // self.num_samples)):
                 noise = {name: tensor[:, block] for name, tensor in self.noise.items()}
                 rows = slice(first + block.start, first + block.stop)
                 x, context = self.split[rows][0], context_of(model, self.split, rows)

@@ -119,7 +119,9 @@ def evaluate(
 
 
 def load_scores(path: Path) -> dict[str, Tensor]:
-    """The values of each example that `evaluate` kept: bound and log_likelihood, (N,), nats.
+    """The values of each example that `evaluate` kept, (N,), nats.
+
+    They are the bound and, where the model has one that is more than that, the log_likelihood.
 
     Raises:
         InputError: no such file, or not one of these.
@@ -130,7 +132,7 @@ def load_scores(path: Path) -> dict[str, Tensor]:
         each = load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise InputError(f"'{printable(path)}' cannot be read: {printable(error)}") from error
-    if set(each) != {"bound", "log_likelihood"} or each["bound"].ndim != 1:
+    if set(each) - {"log_likelihood"} != {"bound"} or each["bound"].ndim != 1:
         raise refuse(path, "scores of a run, bound and log_likelihood", ", ".join(each) or "none")
     return each
 
@@ -191,7 +193,7 @@ def _latents(model: Model, data: Split) -> dict[str, Any]:
     device = model.calibrated.device
     means = latent_means(model, data)
     total = 0.0
-    for rows in blocks(len(data), BATCH):
+    for rows in blocks(len(data), model.rows_together(BATCH)):
         decoded = model.decode(means[rows].to(device), context_of(model, data, rows)).mean
         total += float((decoded - data[rows][0].to(device)).double().square().sum())
     active = are_active(means) if has_posterior(model, data) else None
@@ -228,13 +230,14 @@ def scores(
     Bits are per dimension that the nats are of: where a part of x is given, of its rest.
 
     Raises:
-        InputError: the model has no likelihood.
+        InputError: the model has no likelihood, or examples that do not fit it.
     """
     if not model.is_likelihood:
         raise InputError(f"a model of kind '{model.name}' is not a likelihood and scores nothing")
+    model.check(x)
     device, parts, dims = model.calibrated.device, [], []
     with judging(model):
-        for rows in blocks(len(x), max(1, BATCH // num_samples)):
+        for rows in blocks(len(x), max(1, model.rows_together(BATCH) // num_samples)):
             noise = model.judging_noise(range(rows.start, rows.stop), num_samples)
             some, given = x[rows].to(device), None if context is None else context[rows].to(device)
             bound = model.bound(some, given, num_samples=num_samples, noise=noise)

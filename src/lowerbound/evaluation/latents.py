@@ -51,7 +51,7 @@ def latent_means(model: Model, split: Split, max_rows: int | None = None) -> Ten
     with judging(model):
         parts = [
             model.encode(split[rows][0].to(device), context_of(model, split, rows)).mean.cpu()
-            for rows in blocks(total, BATCH)
+            for rows in blocks(total, model.rows_together(BATCH))
         ]
     return torch.cat(parts)
 
@@ -101,7 +101,7 @@ def mutual_information(model: Model, split: Split, seed: int = 0) -> float | Non
     with judging(model):
         encoded = [
             model.encode(split[rows][0].to(device), context_of(model, split, rows))
-            for rows in blocks(num, BATCH)
+            for rows in blocks(num, model.rows_together(BATCH))
         ]
         if not all(isinstance(q, DiagonalGaussian) for q in encoded):
             return None

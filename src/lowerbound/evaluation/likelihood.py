@@ -31,7 +31,13 @@ from lowerbound.evaluation.base import (
 )
 from lowerbound.models import Model, concatenate_noise
 
-__all__ = ["exact_log_likelihood", "join", "log_likelihood", "sampled_log_likelihood"]
+__all__ = [
+    "exact_log_likelihood",
+    "is_deterministic",
+    "join",
+    "log_likelihood",
+    "sampled_log_likelihood",
+]
 
 NAMES = ("value", "standard_error", "effective_sample_size")
 
@@ -75,8 +81,13 @@ def log_likelihood(
 def sampled_log_likelihood(
     model: Model, split: Split, num_samples: int, seed: int = 0, first: int = 0
 ) -> LogLikelihood:
-    """L_K of each example by its draws, also of a model with a closed form; arguments as above."""
+    """L_K of each example by its draws, also of a model with a closed form; arguments as above.
+
+    Of a model that asks for no noise all K draws are the same one, and L_K is the bound.
+    """
     with judging(model):
+        if is_deterministic(model):
+            return exact_log_likelihood(model, split, num_samples)
         # Made beforehand: a small tensor kept per block would leave the large ones that are freed
         # around it in pieces that fit no other, and memory would grow with the examples.
         result = LogLikelihood(*torch.empty(3, len(split), dtype=torch.float64))
@@ -88,6 +99,11 @@ def sampled_log_likelihood(
             for name in NAMES:
                 getattr(result, name)[rows] = getattr(judged, name)
         return result
+
+
+def is_deterministic(model: Model) -> bool:
+    """Whether nothing is drawn to judge it: its posterior is a point, or it has none."""
+    return not model.judging_noise([0])
 
 
 def exact_log_likelihood(

@@ -20,7 +20,11 @@ from lowerbound.evaluation.base import (
     standard_error,
 )
 from lowerbound.evaluation.judge import BATCH
-from lowerbound.evaluation.likelihood import log_likelihood, sampled_log_likelihood
+from lowerbound.evaluation.likelihood import (
+    is_deterministic,
+    log_likelihood,
+    sampled_log_likelihood,
+)
 from lowerbound.evaluation.prior import has_prior, prior_monte_carlo
 from lowerbound.models import Model
 
@@ -66,6 +70,9 @@ def nats(
             "the bound of this model on these examples is not finite: its training diverged; "
             "train again with a lower --learning-rate"
         )
+    result["bits_per_dim"] = -bound / (mean_dims(model, data) * math.log(2))
+    if not model.has_weights:  # the bound is all there is
+        return result
     estimate = shared(
         engine,
         data,
@@ -75,7 +82,7 @@ def nats(
     result["log_likelihood"] = _summary(estimate, None if model.closed_form else num_samples)
     result["log_likelihood"]["kind"] = model.evidence_kind
     if model.closed_form:  # L_K beside what it estimates
-        few = min(num_samples, SHOWN_SAMPLES)
+        few = 1 if is_deterministic(model) else min(num_samples, SHOWN_SAMPLES)
         estimate = shared(
             engine, data, lambda some, first: sampled_log_likelihood(model, some, few, first=first)
         )
@@ -89,7 +96,6 @@ def nats(
         result["prior_monte_carlo"] = _summary(estimate, num_samples)
     if num_samples > 1:  # of one sample each, the difference is noise around zero
         result["gap"] = result["log_likelihood"]["value"] - bound
-    result["bits_per_dim"] = -bound / (mean_dims(model, data) * math.log(2))
     return result
 
 
@@ -121,7 +127,7 @@ def _bound(
     """
     device, mine = model.calibrated.device, engine.rows(len(data))
     values, sums = [], dict[str, Tensor]()
-    for block in blocks(mine.stop - mine.start, BATCH):
+    for block in blocks(mine.stop - mine.start, model.rows_together(BATCH)):
         rows = slice(mine.start + block.start, mine.start + block.stop)
         x, context = data[rows][0].to(device), context_of(model, data, rows)
         noise = model.judging_noise(range(rows.start, rows.stop), num_samples)

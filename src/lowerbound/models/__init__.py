@@ -16,6 +16,7 @@ from lowerbound.models.coder import Coder, Point
 from lowerbound.models.codes import AutoregressiveCodes, CodePrior, PointMass, UniformCodes
 from lowerbound.models.conditional import CVAE, CVAEOptions
 from lowerbound.models.context import ContextModel, ContextOptions
+from lowerbound.models.diffusion import Diffusion, DiffusionOptions
 from lowerbound.models.flowed import FlowedGaussian
 from lowerbound.models.hierarchical import HierarchicalVAE, HierarchicalVAEOptions
 from lowerbound.models.hierarchy import Hierarchy, JointPosterior
@@ -51,6 +52,8 @@ __all__ = [
     "CouplingPrior",
     "DCTCoder",
     "DCTOptions",
+    "Diffusion",
+    "DiffusionOptions",
     "Draw",
     "FlowedGaussian",
     "GaussianMixture",

@@ -16,13 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound._random import generator_for
-from lowerbound._shapes import shown_shape
+from lowerbound._shapes import num_elements, shown_shape
 from lowerbound.data import Context, Source
 from lowerbound.distributions import Distribution, Support
 from lowerbound.errors import InputError, refuse
 from lowerbound.objectives import Bound, Noise
 
 __all__ = ["Draw", "Model", "concatenate_noise"]
+
+NUMBERS_TOGETHER = 2**24  # of examples that are worked on at once: 64 MB in float32
+OUTPUTS_TOGETHER = 2**27  # of what a decoder says of them
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Model(nn.Module, ABC):
     """Whether there is a prior to draw from."""
     closed_form: ClassVar[bool] = False
     """Whether the bound is computed without samples, and is what is judged as log-likelihood."""
+    has_weights: ClassVar[bool] = True
+    """Whether `log_weight` is there, and with it L_K; without it the bound is all there is."""
     context: Context | None = None
     """What every example is given: all nats are then of log p(x|context), and whoever judges hands
     over what a split gives beside x. None for a model of p(x), which is never handed any."""
@@ -258,12 +263,20 @@ class Model(nn.Module, ABC):
             required = f"elbo for a '{self.name}', which is fitted in closed form"
             raise refuse("objective", required, name)
 
+    def advice(self, objective: str) -> list[str]:
+        """What is right and yet costs more than it seems to: sentences before a training."""
+        return []
+
     def fit_exactly(self, source: Source) -> bool:
         """Fit in closed form in place of the training loop; False where there is none."""
         return False
 
     def notes(self) -> list[str]:
         """Sentences that a reader of the model's nats should know."""
+        return []
+
+    def warnings(self) -> list[str]:
+        """Sentences that whoever trains the model should read before, known once calibrated."""
         return []
 
     @property
@@ -275,6 +288,16 @@ class Model(nn.Module, ABC):
     def num_parameters(self) -> int:
         """Number of learned numbers."""
         return sum(p.numel() for p in self.parameters())
+
+    def rows_together(self, most: int) -> int:
+        """How many examples to work on at once: ``most``, or fewer where they are large.
+
+        It depends on the shape of an event and on the likelihood's outputs per element alone, so
+        that draws in blocks of so many are the same on every device.
+        """
+        size = num_elements(self.event_shape)
+        outputs = size * getattr(getattr(self, "likelihood", None), "num_outputs", 1)
+        return max(1, min(most, NUMBERS_TOGETHER // size, OUTPUTS_TOGETHER // outputs))
 
     def check_context(self, given: Context | None) -> None:
         """Refuse data with another context than this model is given; any do, for one of p(x)."""

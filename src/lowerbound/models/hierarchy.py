@@ -28,13 +28,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowerbound._random import permutation
 from lowerbound._shapes import repeated_rows
 from lowerbound.data import Context, Source, measured
 from lowerbound.distributions import (
     DiagonalGaussian,
     Distribution,
-    GaussianLikelihood,
     Likelihood,
 )
 from lowerbound.models.base import Draw
@@ -42,6 +40,7 @@ from lowerbound.models.context import ContextModel
 from lowerbound.models.joint import JointPosterior
 from lowerbound.models.levels import Level, Take, drawn, in_units_of, taken, total_log_q
 from lowerbound.models.priors import StandardNormal
+from lowerbound.models.settling import settle_sigma
 from lowerbound.nn import Embedding
 from lowerbound.objectives import Bound, Noise
 
@@ -273,22 +272,14 @@ class Hierarchy(ContextModel):
         super()._calibrate(source)
         self.likelihood.calibrate(measured(source.train))
 
-    @torch.no_grad()
     def settle(self, source: Source) -> None:
-        """Store the optimal sigma of the training set (of 10,000 seeded rows of a larger one)."""
-        likelihood = self.likelihood
-        if not isinstance(likelihood, GaussianLikelihood) or likelihood.sigma != "optimal":
-            return
-        total, count = 0.0, 0
-        for rows in permutation(len(source.train), "settle")[:10_000].split(500):
-            x, context = source.train[rows]
-            x = likelihood.floating(x.to(self.calibrated.device))
-            take = drawn(self.judging_noise(rows.tolist()))
-            given = self._given_context(context, len(x))
-            loc = likelihood(self._way(x, 1, take, given)[1]).mean
-            total += float((x - loc).square().double().sum())
-            count += x.numel()
-        likelihood.store_optimal(torch.tensor(total / count))
+        """See `Model.settle`: the optimal sigma, where there is one."""
+        settle_sigma(self, self.likelihood, source, self._decoded)
+
+    def _decoded(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
+        """The mean of p(x|z) at one way down of each example, (B, *event)."""
+        given = self._given_context(context, len(x))
+        return self.likelihood(self._way(x, 1, drawn(noise), given)[1]).mean
 
     def notes(self) -> list[str]:
         """What the likelihood has to say, and which part of x the nats are of."""

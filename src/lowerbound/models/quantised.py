@@ -32,12 +32,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lowerbound._random import permutation
 from lowerbound._shapes import num_elements, repeated_rows
 from lowerbound.data import Context, Source, measured
 from lowerbound.distributions import (
     Distribution,
-    GaussianLikelihood,
     Likelihood,
     Support,
     make_likelihood,
@@ -54,6 +52,7 @@ from lowerbound.models.quantised_parts import (
     make_quantiser,
     places_of,
 )
+from lowerbound.models.settling import settle_sigma
 from lowerbound.nn import Embedding, Quantised, Quantiser, VectorQuantiser
 from lowerbound.objectives import Bound, Noise
 
@@ -294,20 +293,13 @@ class VQVAE(ContextModel):
             required = f"at most the {total:,} places of the training examples"
             raise refuse("codebook_size", required, self.quantiser.num_codes, "use fewer codes")
 
-    @torch.no_grad()
     def settle(self, source: Source) -> None:
-        """Store the optimal sigma of the training set (of 10,000 seeded rows of a larger one)."""
-        head = self.likelihood
-        if not isinstance(head, GaussianLikelihood) or head.sigma != "optimal":
-            return
-        total, count = 0.0, 0
-        for rows in permutation(len(source.train), "settle")[:10_000].split(500):
-            x, context = source.train[rows]
-            x = x.to(self.calibrated.device)
-            loc = self.decode(self.codes(x), context).mean
-            total += float((x - loc).square().double().sum())
-            count += x.numel()
-        head.store_optimal(torch.tensor(total / count))
+        """See `Model.settle`: the optimal sigma, where there is one."""
+        settle_sigma(self, self.likelihood, source, self._decoded)
+
+    def _decoded(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
+        """The mean of p(x|z) at the codes of each example, (B, *event)."""
+        return self.decode(self.codes(x), context).mean
 
     def notes(self) -> list[str]:
         """What the likelihood has to say, and why there is no tighter bound."""

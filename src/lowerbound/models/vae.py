@@ -25,12 +25,10 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from lowerbound._random import permutation
 from lowerbound._shapes import num_elements, repeated_rows
 from lowerbound.data import Context, Source, measured
 from lowerbound.distributions import (
     Distribution,
-    GaussianLikelihood,
     Likelihood,
     Support,
     make_likelihood,
@@ -43,12 +41,15 @@ from lowerbound.models.options import VAEOptions, prior_of
 from lowerbound.models.penalties import PENALTIES
 from lowerbound.models.posteriors import Encoded, Posterior, PosteriorName, make_posterior
 from lowerbound.models.priors import Prior
+from lowerbound.models.settling import settle_sigma
 from lowerbound.nn import Embedding
 from lowerbound.objectives import Bound, Noise
 
 __all__ = ["VAE", "VAEOptions"]
 
 DEFAULTS = VAEOptions()
+PATH_OBJECTIVES = ("stl", "dreg")
+"""Those that ask `VAE.draw` for the gradient along the path of the draws alone."""
 
 
 class VAE(ContextModel):
@@ -214,6 +215,16 @@ class VAE(ContextModel):
         if name != "elbo" and penalty != "none":
             raise refuse("objective", f"elbo with the penalty '{penalty}'", name)
 
+    def advice(self, objective: str) -> list[str]:
+        """See `Model.advice`; refusing would take away a gradient that is right, only slow."""
+        if objective not in PATH_OBJECTIVES or self.posterior.has_density:
+            return []
+        return [
+            f"{objective} holds the parameters of q fixed in log q(z|x), which takes "
+            f"{self.latent_dim} passes through the steps of an {self.posterior.name} posterior at "
+            "every training step; elbo and iwae take one, and so do other posteriors"
+        ]
+
     def _log_likelihood(self, x: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
         """Log p(x|z) of examples (B, *event) at latents (M, B, d): (M, B), nats."""
         num_samples = len(z)
@@ -271,23 +282,13 @@ class VAE(ContextModel):
         if self.num_examples is not None:
             self.num_examples.fill_(len(source.train))
 
-    @torch.no_grad()
     def settle(self, source: Source) -> None:
-        """Store the optimal sigma of the training set (of 10,000 seeded rows of a larger one)."""
-        if (
-            not isinstance(self.likelihood, GaussianLikelihood)
-            or self.likelihood.sigma != "optimal"
-        ):
-            return
-        total, count = 0.0, 0
-        for rows in permutation(len(source.train), "settle")[:10_000].split(500):
-            x, context = source.train[rows]
-            x, noise = x.to(self.calibrated.device), self.judging_noise(rows.tolist())
-            z = self.encode(x, context).rsample(noise["z"])[0]
-            loc = self.decode(z, context).mean
-            total += float((x - loc).square().double().sum())
-            count += x.numel()
-        self.likelihood.store_optimal(torch.tensor(total / count))
+        """See `Model.settle`: the optimal sigma, where there is one."""
+        settle_sigma(self, self.likelihood, source, self._decoded)
+
+    def _decoded(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
+        """The mean of p(x|z) at one draw of each example, (B, *event)."""
+        return self.decode(self.encode(x, context).rsample(noise["z"])[0], context).mean
 
     def notes(self) -> list[str]:
         """What the likelihood has to say, and which part of x the nats are of."""

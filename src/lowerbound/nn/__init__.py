@@ -3,6 +3,8 @@
 from lowerbound.nn.causal import CausalTransformer
 from lowerbound.nn.conv import ConvDecoder, ConvEncoder
 from lowerbound.nn.conv_ladder import ConvLadder
+from lowerbound.nn.denoiser import Denoiser, DenoiserKind, MlpDenoiser, make_denoiser
+from lowerbound.nn.dit import DiT
 from lowerbound.nn.embedding import (
     ClassEmbedding,
     Embedding,
@@ -12,11 +14,13 @@ from lowerbound.nn.embedding import (
     VectorEmbedding,
 )
 from lowerbound.nn.flows import Autoregressive, Chain, Coupling, Flow, coupling_masks
+from lowerbound.nn.fourier import FourierFeatures
 from lowerbound.nn.grid import GridDecoder, GridEncoder, grid_sides
 from lowerbound.nn.hybrid import HybridDecoder
 from lowerbound.nn.ladder import Ladder, MlpLadder
 from lowerbound.nn.mlp import Mlp
 from lowerbound.nn.quantisers import Quantised, Quantiser, ScalarQuantiser, VectorQuantiser
+from lowerbound.nn.unet import UNet
 
 __all__ = [
     "Autoregressive",
@@ -27,8 +31,12 @@ __all__ = [
     "ConvEncoder",
     "ConvLadder",
     "Coupling",
+    "Denoiser",
+    "DenoiserKind",
+    "DiT",
     "Embedding",
     "Flow",
+    "FourierFeatures",
     "GridDecoder",
     "GridEncoder",
     "HybridDecoder",
@@ -37,12 +45,15 @@ __all__ = [
     "Ladder",
     "MaskEmbedding",
     "Mlp",
+    "MlpDenoiser",
     "MlpLadder",
     "Quantised",
     "Quantiser",
     "ScalarQuantiser",
+    "UNet",
     "VectorEmbedding",
     "VectorQuantiser",
     "coupling_masks",
     "grid_sides",
+    "make_denoiser",
 ]

@@ -64,7 +64,8 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, head_size: int = 32) -> None:
         super().__init__()
-        self.heads = max(1, channels // head_size)
+        most = max(1, channels // head_size)
+        self.heads = next(heads for heads in range(most, 0, -1) if channels % heads == 0)
         self.norm = _norm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = _zero(nn.Conv2d(channels, channels, 1))
@@ -73,7 +74,9 @@ class Attention(nn.Module):
         """(N, channels, H, W) -> the same shape."""
         n, c, height, width = h.shape
         qkv = self.qkv(self.norm(h)).reshape(n, 3, self.heads, c // self.heads, height * width)
-        q, k, v = (part.transpose(-1, -2) for part in qkv.unbind(1))
+        # Numbers of one place side by side: the fused kernel takes no other order, and without it
+        # the table of all pairs of places is written down.
+        q, k, v = qkv.transpose(-1, -2).contiguous().unbind(1)
         seen = F.scaled_dot_product_attention(q, k, v)
         return h + self.out(seen.transpose(-1, -2).reshape(n, c, height, width))
 
@@ -133,6 +136,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.width, size = width, embedding or 4 * width
+        self.embedding = size
         self.level = nn.Sequential(nn.Linear(width, size), nn.SiLU(), nn.Linear(size, size))
         self.first = nn.Conv2d(in_channels, width, 3, padding=1)
         channels = [width * m for m in widths]

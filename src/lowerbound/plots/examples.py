@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,9 +31,10 @@ from lowerbound.plots.images import (
     tag_cells,
 )
 from lowerbound.plots.sequences import is_sequence, sequence_figure
-from lowerbound.plots.style import HUES, INK, dress_bar, true_minus
+from lowerbound.plots.style import HUES, INK, MARK, dress_bar, true_minus
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
 ]
 
 UNSEEN = 0.5  # the grey of what is not observed
+MAX_COMPLETED = 12
 
 
 def samples_figure(
@@ -156,10 +158,11 @@ def completions_figure(
 ) -> Figure:
     """Examples, what is observed of them, and several ways to complete each.
 
-    What is not observed of an image is grey; what is observed of a sequence is shaded.
+    What is not observed of an image is grey, and in every completion a line runs along what is;
+    what is observed of a sequence is shaded.
 
     Args:
-        x: Images, volumes or sequences (N, *event), of which the first 20 are shown; images and
+        x: Images, volumes or sequences (N, *event), of which the first 12 are shown; images and
             volumes have a column each.
         context: What is observed of each, and its mask, (N, 2, *event); where channels differ,
             the first one's mask is shown.
@@ -168,7 +171,7 @@ def completions_figure(
     """
     title = "What is observed, and its completions"
     panel = "Means of p(x|z) given what is observed, z from the prior"
-    shown = slice(0, 20)
+    shown = slice(0, MAX_COMPLETED)
     x, mask = x[shown], context[shown, 1, :1].float()
     if is_sequence(x.shape[1:]):
         layers = {"example": x, "completions": completions[:, shown]}
@@ -180,9 +183,30 @@ def completions_figure(
     title += shown_part(x.shape[1:])
     figure, (ax,) = image_panels(title, {panel: grid}, left=150)
     height = (len(grid) + 2) / len(images)  # 2: the gap below a row
+    _outline(ax, seen[:, 0] > 0.5, range(2, len(images)), height)
     names = ["example", "observed", *(f"completion {k + 1}" for k in range(len(completions)))]
     ax.set_yticks(height * (np.arange(len(images)) + 0.5) - 1.5, names)
     return figure
+
+
+def _outline(ax: Axes, mask: Tensor, rows: Iterable[int], height: float) -> None:
+    """A line along what is observed (N, H, W) of the images of some rows of a grid."""
+    from matplotlib.collections import LineCollection
+
+    size = (height - 2) / mask.shape[1]  # of a pixel, enlarged; 2: the gap between images
+    width = mask.shape[2] * size + 2
+    down = (mask[:, :, 1:] != mask[:, :, :-1]).nonzero().double().numpy()
+    across = (mask[:, 1:] != mask[:, :-1]).nonzero().double().numpy()
+    lines = []
+    for n, i, j in down:  # between pixels j and j + 1 of line i
+        left, top = n * width + (j + 1) * size - 0.5, i * size - 0.5
+        lines.append([[left, top], [left, top + size]])
+    for n, i, j in across:
+        left, top = n * width + j * size - 0.5, (i + 1) * size - 0.5
+        lines.append([[left, top], [left + size, top]])
+    segments = np.array(lines).reshape(-1, 2, 2)
+    placed = [segments + np.array([0, row * height]) for row in rows]
+    ax.add_collection(LineCollection(list(np.concatenate(placed)), colors=MARK, linewidths=0.9))
 
 
 def interpolations_figure(

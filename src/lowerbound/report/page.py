@@ -86,6 +86,12 @@ PICTURES = {
         "In every row the first image is the same draw. The others keep its levels above the one "
         "named, and have the rest drawn anew: what a row has in common is what those levels hold.",
     ),
+    "noise-levels.png": (
+        "Where the bits go",
+        "Bits per dimension at each noise level, and bars of the three terms of the bound",
+        "Left, what denoising costs at each noise level; the area is the diffusion term. Right, "
+        "the three terms of the bound: the clean end, all of denoising, and the noisy end.",
+    ),
     "plane.png": (
         "The latent plane",
         "Grid of decoded points of the latent plane",

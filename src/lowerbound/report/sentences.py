@@ -27,6 +27,7 @@ MODELS = {  # names as a sentence says them
     "vqvae": "a quantised autoencoder",
     "hvae": "a hierarchical VAE",
     "ladder": "a ladder VAE",
+    "diffusion": "a diffusion model",
     "ppca": "probabilistic PCA",
     "mixture": "a mixture of Gaussians",
     "lda": "linear discriminants",

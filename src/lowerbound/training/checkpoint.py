@@ -9,7 +9,7 @@ A reader trusts nothing but the manifest: it verifies every byte, newest first, 
 checkpoints it had to reject, and falls back. The order of writing (files, flush, manifest, flush,
 rename, flush the parent) is what makes a crash at any point leave the old state or the new one.
 Tensors are written as they lie in memory, piece by piece: a save needs no second copy of the state
-(on another device, of one tensor at a time).
+(on another device, of a few tensors at a time).
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,17 @@ from lowerbound.evaluation import Judge
 from lowerbound.evaluation.base import mean_dims
 from lowerbound.launch import heartbeat
 from lowerbound.models import Model, concatenate_noise
+from lowerbound.objectives import Bound
 from lowerbound.training.batches import Batches, blocks_of
 from lowerbound.training.checkpoint import Checkpoint
+from lowerbound.training.compiling import resolve_compile
 from lowerbound.training.logs import Console, TrackedLog
 from lowerbound.training.meter import Meter
 from lowerbound.training.resume import facts_of, moved, place_of, refuse_changes
 from lowerbound.training.schedule import Length, learning_rate
 from lowerbound.training.signals import stop_signal
 from lowerbound.training.state import Position, TrainState
-from lowerbound.training.step import Step, resolve_compile, resolve_precision
+from lowerbound.training.step import Step, resolve_precision
 from lowerbound.training.tracking import Trackers
 from lowerbound.training.update import update
 
@@ -94,6 +97,8 @@ def fit_model(
     console = console or Console(quiet=True)
     engine = engine or make_engine(config.device, config.devices, config.strategy)
     model.check_objective(config.objective)
+    for sentence in model.advice(config.objective):
+        console.say(f"warning: {sentence}")
     model.calibrate(source)
     model.to(engine.device)
 
@@ -103,79 +108,47 @@ def fit_model(
         model.eval()
         return History()
 
-    # --- state, and the order of everything random
-    batches = Batches(
-        source.train,
-        config.batch_size,
-        config.seed,
-        engine.device,
-        rank=engine.rank,
-        world=engine.world,
-    )
-    batch_size, rows = batches.batch_size, slice(batches.first, batches.last)
-    length = Length.of(config, batches.num_batches)
-    trained = engine.trained(model)
-    step_module = Step(
-        trained,
-        config,
-        resolve_precision(config.precision, engine.device),
-        resolve_compile(config.compile, engine.device, length),
-    )
-    parallel_step = engine.setup(step_module)
-    state = TrainState(trained, config, initial=model)
-    facts, place = facts_of(model, source, config, step_module), place_of(engine)
+    # --- the parts, and the state of the checkpoint where there is one
+    parts = _Parts.of(model, source, config, engine, checkpoint, allow_changed=allow_changed)
+    state, length, position = parts.state, parts.length, parts.state.position
+    batch_size = parts.batches.batch_size
+    rows = slice(parts.batches.first, parts.batches.last)
+    parts.step.say = console.say
     if checkpoint is not None:
-        if not allow_changed:
-            refuse_changes(checkpoint, facts, source)
-        state.restore(checkpoint)
-        console.say(moved(checkpoint, place))
-    position = state.position
+        console.say(moved(checkpoint, parts.place))
     log = TrackedLog(folder, position.metrics_bytes, trackers)
-    judge = Judge(
-        source.validation,
-        engine,
-        MAX_VALIDATION_ROWS,
-        num_samples=config.samples if step_module.importance else 1,
-        importance=step_module.importance,
-    )
-    meter = Meter(engine, batch_size, mean_dims(model, judge.split), model.is_likelihood)
     history = History(log.rows)
     started = time.perf_counter() - position.seconds
     saved_at = time.perf_counter()
 
-    trained.train()  # what is judged is the average, a model of its own
-    with console, stop_signal(folder is not None or engine.world > 1) as stop, batches:
+    parts.model.train()  # what is judged is the average, a model of its own
+    with console, stop_signal(folder is not None or engine.world > 1) as stop, parts.batches:
         while not position.finished:
-            progress = length.progress(position.step, position.seconds)
-
             # --- one step: a batch and its noise by count, the loss, the update
-            x, context = batches(position.step)
-            noise = training_noise(model, batch_size, config, position.step, rows)
-            loss, bound = parallel_step(x, context, noise, progress)
-            loss.mean().backward()
+            progress = length.progress(position.step, position.seconds)
             rate = learning_rate(progress, config.learning_rate, config.warmup)
+            x, context = parts.batches(position.step)
+            noise = training_noise(model, batch_size, config, position.step, rows)
+            loss, bound = parts.parallel_step(x, context, noise, progress)
+            loss.mean().backward()
             done = update(state, loss, rate, config.clip, engine, config.skip_norm)
-            trained.take_in(bound.observed, done.used, position.step)
-            meter.add(loss.detach(), bound, done)
+            parts.model.take_in(bound.observed, done.used, position.step)
+            parts.meter.add(loss.detach(), bound, done)
             position.step += 1
             state.average.update(position.step)
 
             # --- the time, and what it decides, agreed on by all processes
             now = time.perf_counter()
             position.seconds, stopping, log_age, save_age = engine.agree(
-                now - started, stop.number, meter.seconds(), now - saved_at
+                now - started, stop.number, parts.meter.seconds(), now - saved_at
             )
             progress = length.progress(position.step, position.seconds)
-
-            # --- once a second, and before a save: read the meter, the only wait for the device
             due = progress * config.validations >= position.validations + 1 or progress >= 1
             saving = bool(due or save_age > SECONDS_BETWEEN_CHECKPOINTS or stopping)
+
+            # --- once a second, and before a save: read the meter, the only wait for the device
             if saving or log_age >= SECONDS_BETWEEN_LOGS:
-                row = meter.read(position) | {"epoch": position.step / batches.num_batches}
-                row |= trained.facts() | {
-                    "learning_rate": rate,
-                    "beta": step_module.weights(progress).beta,
-                }
+                row = parts.read(progress, rate)
                 log.add(kind="train", **row)
                 heartbeat(position.step)
                 console.progress(progress, row)
@@ -183,27 +156,18 @@ def fit_model(
 
             # --- validation: the unweighted bound, or L_K where that is climbed, of the average
             if due:
-                judged = state.average.judged(position.step)
-                judged.settle(source)
-                row = judge(judged) | {"epoch": position.step / batches.num_batches}
-                better = state.take_in(row, judged, is_likelihood=model.is_likelihood)
-                position.validations = math.floor(progress * config.validations + 1e-9)
+                row = parts.validate(progress)
                 history.stopped_early = position.since_best >= config.patience and progress < 1
                 position.finished = progress >= 1 or history.stopped_early
                 position.seconds = time.perf_counter() - started
-                log.add(kind="validation", seconds=position.seconds, best=better, **row)
+                log.add(kind="validation", seconds=position.seconds, **row)
                 console.validation(progress, log.rows[-1])
-                log.show(judged, source, position.step)
-                if history.stopped_early:
-                    console.say(
-                        f"no better for {config.patience} validations: stopped; the weights of "
-                        f"step {position.best_step:,} are kept"
-                    )
+                log.show(state.average.model, source, position.step)
 
             # --- save: at every validation, every five minutes, and when asked to stop
             if saving:
                 position.metrics_bytes = log.flushed_bytes()
-                state.save(folder, facts, place)
+                state.save(folder, parts.facts, parts.place)
                 engine.barrier()
                 saved_at = time.perf_counter()
             if stopping or (position.finished and stop.number):  # asked for during the last save
@@ -214,12 +178,137 @@ def fit_model(
                 )
 
     # --- the model that was promised: averaged weights of the best validation
+    if history.stopped_early:
+        console.say(
+            f"no better for {config.patience} validations: stopped; the weights of "
+            f"step {position.best_step:,} are kept"
+        )
     if state.best:
         model.load_state_dict(state.best)
     model.eval()
     history.seconds, history.steps = position.seconds, position.step
     history.best_step = position.best_step
     return history
+
+
+@dataclass
+class _Parts:
+    """What the loop turns: made once, before the first step.
+
+    Args:
+        model: what is trained: the caller's model, or its parts on this device.
+        source: what it learns from.
+        config: how.
+        batches: the order of the examples.
+        length: of the run.
+        step: objective of model, as a module.
+        parallel_step: the same, with gradients of the global batch.
+        state: everything that a run remembers.
+        judge: of the averaged model, on the validation split.
+        meter: of the steps since the last row of the log.
+        facts: what decides the bits of the run, for its checkpoints.
+        engine: the devices.
+    """
+
+    model: Model
+    source: Source
+    config: TrainingConfig
+    batches: Batches
+    length: Length
+    step: Step
+    parallel_step: Callable[..., tuple[Tensor, Bound]]
+    state: TrainState
+    judge: Judge
+    meter: Meter
+    facts: dict[str, Any]
+    engine: Engine
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        source: Source,
+        config: TrainingConfig,
+        engine: Engine,
+        checkpoint: Checkpoint | None,
+        *,
+        allow_changed: bool,
+    ) -> _Parts:
+        """The parts of a run, as far as ``checkpoint`` had come; arguments as of `fit_model`."""
+        batches = Batches(
+            source.train,
+            config.batch_size,
+            config.seed,
+            engine.device,
+            rank=engine.rank,
+            world=engine.world,
+        )
+        length = Length.of(config, batches.num_batches)
+        trained = engine.trained(model)
+        precision = resolve_precision(config.precision, engine.device)
+        compiled = resolve_compile(config, engine.device, length, model)
+        step = Step(trained, config, precision, compiled)
+        parallel_step = engine.setup(step)
+        state = TrainState(trained, config, initial=model)
+        facts = facts_of(model, source, config, step)
+        if checkpoint is not None:
+            if not allow_changed:
+                refuse_changes(checkpoint, facts, source)
+                step.compiled &= checkpoint.state["place"].get("compiled", True)
+            state.restore(checkpoint)
+        if allow_changed:
+            position = state.position
+            progress = length.progress(position.step, position.seconds)
+            position.stand_at(progress, config.validations)
+        judge = Judge(
+            source.validation,
+            engine,
+            MAX_VALIDATION_ROWS,
+            num_samples=config.samples if step.importance else 1,
+            importance=step.importance,
+        )
+        dims = mean_dims(model, judge.split)
+        meter = Meter(engine, batches.batch_size, dims, model.is_likelihood)
+        return cls(
+            trained,
+            source,
+            config,
+            batches,
+            length,
+            step,
+            parallel_step,
+            state,
+            judge,
+            meter,
+            facts,
+            engine,
+        )
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where the run is, as far as that decides how numbers are rounded."""
+        return {**place_of(self.engine), "compiled": self.step.compiled}
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training set so far."""
+        return self.state.position.step / self.batches.num_batches
+
+    def read(self, progress: float, rate: float) -> dict[str, Any]:
+        """The row of the steps since the last one; waits for the device."""
+        row = self.meter.read(self.state.position) | {"epoch": self.epoch}
+        dials = {"learning_rate": rate, "beta": self.step.weights(progress).beta}
+        return row | self.model.facts() | dials
+
+    def validate(self, progress: float) -> dict[str, Any]:
+        """Judge the averaged model, and keep its weights where they are the best so far."""
+        position = self.state.position
+        judged = self.state.average.judged(position.step)
+        judged.settle(self.source)
+        row = self.judge(judged) | {"epoch": self.epoch}
+        better = self.state.take_in(row, judged, is_likelihood=judged.is_likelihood)
+        position.validations = math.floor(progress * self.config.validations + 1e-9)
+        return {**row, "best": better}
 
 
 def training_noise(

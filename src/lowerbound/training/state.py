@@ -60,6 +60,15 @@ class Position:
         if len(recent) <= MAX_SKIPPED_RECENTLY:
             self.skipped_steps = recent if used else [*recent, step]
 
+    def stand_at(self, progress: float, validations: int) -> None:
+        """Stand at a share of a run whose length, or number of validations, has changed.
+
+        A run that was finished goes on where that share is below 1, and its patience begins anew.
+        """
+        self.validations = math.floor(progress * validations + 1e-9)
+        if self.finished and progress < 1:
+            self.finished, self.since_best = False, 0
+
     @property
     def diverged(self) -> str:
         """How many steps were skipped, where it is too many to go on; else nothing."""

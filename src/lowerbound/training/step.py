@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,14 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound.config import TrainingConfig
+from lowerbound.errors import printable
 from lowerbound.models import Model
 from lowerbound.objectives import IMPORTANCE_WEIGHTED, OBJECTIVES, Bound, Noise, Weights
-from lowerbound.training.schedule import Length
 
-__all__ = ["Step", "resolve_compile", "resolve_precision"]
-
-COMPILED_FROM_STEPS = 5_000
-COMPILED_FROM_SECONDS = 300.0
+__all__ = ["Step", "resolve_precision"]
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
@@ -33,18 +31,6 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "bf16" if native else "float32"
 
 
-def resolve_compile(choice: str, device: torch.device, length: Length) -> bool:
-    """Whether the step is compiled: auto compiles where a run is long enough to pay for it.
-
-    On an accelerator compiling takes about a minute and saves the launch of every small kernel;
-    on a CPU it was measured to save little (docs/log.md), and auto leaves it.
-    """
-    if choice != "auto":
-        return choice == "always"
-    long = length.steps is None and (length.seconds or 0) >= COMPILED_FROM_SECONDS
-    return device.type == "cuda" and (long or (length.steps or 0) >= COMPILED_FROM_STEPS)
-
-
 class Step(nn.Module):
     """The only thing that parallel and compiled training see.
 
@@ -52,8 +38,11 @@ class Step(nn.Module):
         model: the model that is trained.
         config: objective, its dials and their schedules.
         precision: ``"float32"`` or ``"bf16"`` (matrix work only).
-        compiled: whether the objective is compiled; on CUDA its kernels are then one graph.
+        compiled: whether the objective is compiled; on CUDA its kernels are then one graph. What
+            cannot be compiled is run as it is: ``say`` is told once, and ``compiled`` is False.
     """
+
+    say: Callable[[str], None] = print
 
     def __init__(
         self, model: Model, config: TrainingConfig, precision: str, compiled: bool = False
@@ -62,10 +51,9 @@ class Step(nn.Module):
         self.model, self.config, self.precision = model, config, precision
         self.objective = OBJECTIVES[config.objective]
         self.compiled = compiled
-        self.run = self._run
         if compiled:
             graphs = "reduce-overhead" if model.calibrated.device.type == "cuda" else None
-            self.run = torch.compile(self._run, dynamic=False, mode=graphs)
+            self.faster = torch.compile(self._run, dynamic=False, mode=graphs)
 
     @property
     def importance(self) -> bool:
@@ -89,10 +77,18 @@ class Step(nn.Module):
     ) -> tuple[Tensor, Bound]:
         """Loss (B,) in nats, to be averaged and minimised, and the unweighted bound."""
         weights = self.weights(progress)
-        if self.compiled and self.config.beta_warmup:  # a number would be compiled in
-            beta: Any = torch.tensor(weights.beta, device=x.device)
-            weights = replace(weights, beta=beta)
-        return self.run(x, context, noise, weights)
+        if not self.compiled:
+            return self._run(x, context, noise, weights)
+        beta: Any = weights.beta
+        if self.config.beta_warmup:  # a number would be compiled in
+            beta = torch.tensor(beta, device=x.device)
+        try:
+            return self.faster(x, context, noise, replace(weights, beta=beta))
+        except Exception as error:  # whatever it was: a step that is wrong fails again below
+            self.compiled = False
+            reason = printable(" ".join(str(error).split()), 160)
+            self.say(f"warning: the step cannot be compiled and is run as it is ({reason})")
+        return self._run(x, context, noise, weights)
 
     def _run(
         self, x: Tensor, context: Tensor | None, noise: Noise, weights: Weights

@@ -1,0 +1,238 @@
+"""Where the nats of a diffusion go: its bound level by level, and in two forms of one sum.
+
+The KL form, after Bayes' rule, is what `Diffusion.bound` estimates:
+
+    log p(x|z_1) − KL(q(z_T|x) ‖ p(z_T)) − Σ_{t=2}^T KL(q(z_{t−1}|z_t, x) ‖ p(z_{t−1}|z_t))
+
+The form before it goes by the forward kernels, and has the same mean:
+
+    log p(x|z_1) + log p(z_T) − log q(z_1|x) + Σ_{t=2}^T log p(z_{t−1}|z_t)/q(z_t|z_{t−1})
+
+Term by term the second varies far more: it compares densities at draws, where the first has
+integrated them. An estimate from single steps, such as training's, must therefore use the first.
+Summed over one whole chain its terms cancel instead: the sum is the log-weight log p(x, z)/q(z|x),
+which is the constant log p(x) for a model that is right.
+
+References:
+    Ho, Jain and Abbeel, Denoising Diffusion Probabilistic Models, 2020, appendix A.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowerbound._random import generator_for
+from lowerbound._shapes import num_elements
+from lowerbound.data import Split
+from lowerbound.distributions import DiagonalGaussian
+from lowerbound.errors import refuse
+from lowerbound.evaluation.base import as_split, blocks, check_split, judging
+from lowerbound.evaluation.judge import subset
+from lowerbound.models import Diffusion, Model
+from lowerbound.models.chain import Step, step
+from lowerbound.noising import alpha, sigma
+
+__all__ = ["NoiseSplit", "split_by_noise", "two_forms"]
+
+AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class NoiseSplit:
+    """A bound by noise levels: means over examples, nats per example.
+
+    Args:
+        gammas: edges of S bins of γ, rising (S + 1,); of a chain split step by step its levels.
+        rates: what the steps inside each bin cost, (S,); they sum to the diffusion term.
+        standard_errors: of the rates over examples, (S,).
+        prior: KL(q(z_1|x) ‖ p(z_1)).
+        reconstruction: log p(x|z_0).
+        num_dims: numbers of an example.
+        num_examples: how many the means are of.
+    """
+
+    gammas: Tensor
+    rates: Tensor
+    standard_errors: Tensor
+    prior: float
+    reconstruction: float
+    num_dims: int
+    num_examples: int
+
+    @property
+    def bound(self) -> float:
+        """What the parts come to, nats."""
+        return self.reconstruction - self.prior - float(self.rates.sum())
+
+    def bits(self) -> dict[str, Any]:
+        """All parts in bits per dimension, what is lost being positive."""
+        scale = 1 / (self.num_dims * math.log(2))
+        return {
+            "reconstruction": -self.reconstruction * scale,
+            "steps": (self.rates * scale).tolist(),
+            "prior": self.prior * scale,
+        }
+
+
+def split_by_noise(
+    model: Model,
+    x: Tensor | Split,
+    *,
+    num_bins: int | None = None,
+    max_rows: int = 500,
+    seed: int = 0,
+) -> NoiseSplit:
+    """Every term of the bound, with a draw of its own for each example and bin.
+
+    Args:
+        model: a diffusion.
+        x: examples (B, *event), or a split.
+        num_bins: bins of equal length in t; every step of a chain, or 50 of continuous time,
+            unless said. Of a bin of several steps one is drawn.
+        max_rows: at most so many seeded rows.
+        seed: row i sees the noise of (seed, i).
+
+    Raises:
+        InputError: a model that is no diffusion, or bins that do not fit it.
+    """
+    if not isinstance(model, Diffusion):
+        raise refuse("model", "a diffusion", model.name)
+    split = subset(as_split(x), max_rows)
+    check_split(model, split)
+    steps = None if model.timesteps is None else model.timesteps - 1
+    num = num_bins or steps or 50
+    if num < 1 or (steps is not None and num > steps):
+        raise refuse("num_bins", f"from 1 to {steps or 'any number'}", num_bins)
+    with judging(model):
+        parts = [_of_row(model, split, row, num, seed) for row in range(len(split))]
+        rates, others = (torch.stack(p).cpu() for p in zip(*parts, strict=True))
+        gammas = _edges(model, num)
+    spread = (
+        rates.std(0) / math.sqrt(len(rates)) if len(rates) > 1 else torch.full((num,), math.nan)
+    )
+    reconstruction, prior = others.mean(0).tolist()
+    size = num_elements(model.event_shape)
+    return NoiseSplit(gammas, rates.mean(0), spread, prior, reconstruction, size, len(rates))
+
+
+def _edges(model: Diffusion, num: int) -> Tensor:
+    """γ at the edges of the bins (num + 1,)."""
+    if model.timesteps is None:
+        return model.schedule.levels(num + 1).cpu()
+    return model.schedule.levels(model.timesteps)[_firsts(model.timesteps - 1, num)].cpu()
+
+
+def _firsts(num_steps: int, num_bins: int) -> Tensor:
+    """The first step of each bin, and one past the last, (num_bins + 1,).
+
+    >>> _firsts(10, 4).tolist()
+    [0, 2, 5, 7, 10]
+    """
+    return torch.arange(num_bins + 1) * num_steps // num_bins
+
+
+def _of_row(
+    model: Diffusion, split: Split, row: int, num: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Rates of one example in each bin (num,), and its reconstruction and prior (2,), float64."""
+    device = model.calibrated.device
+    x = split[slice(row, row + 1)][0].to(device)
+    y, generator = model.end.scaled(x), generator_for("noise levels", seed, row, device=device)
+    eps_0 = torch.randn(1, 1, *model.event_shape, generator=generator, device=device)
+    eps = torch.randn(num, 1, *model.event_shape, generator=generator, device=device)
+    place = torch.rand(num, 1, generator=generator, device=device)
+    others = torch.cat([model.reconstruction(x, y, eps_0)[0], model.prior_rate(y)])
+    parts = []
+    for some in blocks(num, AT_ONCE):
+        bins = torch.arange(some.start, some.stop, device=device).unsqueeze(1)
+        if model.timesteps is None:
+            time = (bins + place[some]) / num
+            parts.append(model.rates_at(y, eps[some], time)[0] / num)
+            continue
+        gammas = model.schedule.levels(model.timesteps).to(y.dtype)
+        firsts = _firsts(model.timesteps - 1, num).to(device)
+        count = firsts[bins + 1] - firsts[bins]
+        index = firsts[bins] + torch.minimum((place[some] * count).long(), count - 1)
+        rate = model.step_rates(y, eps[some], gammas[index], gammas[index + 1])
+        parts.append(count * rate)
+    return torch.cat(parts).squeeze(1).double(), others.double()
+
+
+def two_forms(
+    model: Model, x: Tensor, num_samples: int = 1, *, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The bound of whole chains z_1 … z_T ~ q(·|x) before and after Bayes' rule, nats.
+
+    Args:
+        model: a diffusion of T levels.
+        x: examples (B, *event).
+        num_samples: M chains per example.
+        seed: of the chains.
+
+    Returns:
+        The form of the forward kernels and the KL form, on the same chains, each (M, B, T + 1),
+        float64: the clean end, the steps t = 2 … T, the noisy end. Over the last axis each sums
+        to a bound.
+
+    Raises:
+        InputError: a model that is no chain.
+    """
+    if not isinstance(model, Diffusion) or model.timesteps is None:
+        raise refuse("model", "a diffusion of T levels (--timesteps)", model.name)
+    check_split(model, as_split(x))
+    device = model.calibrated.device
+    generator = generator_for("two forms", seed, device=device)
+    with judging(model):
+        x = x.to(device).expand(num_samples, *x.shape).flatten(0, 1)
+        forward, after = _along_chain(model, x, generator)
+    one, other = (torch.stack(f, -1).unflatten(0, (num_samples, -1)) for f in (forward, after))
+    return one, other
+
+
+def _along_chain(
+    model: Diffusion, x: Tensor, generator: torch.Generator
+) -> tuple[list[Tensor], list[Tensor]]:
+    """See `two_forms`; of examples (N, *event), terms (N,) of both."""
+    assert model.timesteps is not None
+    y = model.end.scaled(x)
+    gammas = model.schedule.levels(model.timesteps).to(y.dtype)
+
+    def normal() -> Tensor:
+        return torch.randn(y.shape, generator=generator, device=y.device).to(y.dtype)
+
+    # The clean end: z_1 ~ q(z_1|x), and x back from it.
+    eps = normal()
+    z = alpha(gammas[0]) * y + sigma(gammas[0]) * eps
+    reconstruction = model.reconstruction(x, y, eps.unsqueeze(0))[0].double()
+    entered = _log_normal(z, alpha(gammas[0]) * y, sigma(gammas[0]).square())
+    forward, after = [reconstruction - entered], [reconstruction]
+    # Steps: z_t ~ q(z_t|z_s) and back.
+    for gamma_s, gamma_t in itertools.pairwise(gammas):
+        kept = alpha(gamma_t) / alpha(gamma_s)
+        added = -sigma(gamma_t).square() * torch.expm1(gamma_s - gamma_t)
+        z_s, z = z, kept * z + added.sqrt() * normal()
+        p, q = model.reverse(z, gamma_s, gamma_t), step(z, y, gamma_s, gamma_t)
+        forward.append(_log_normal(z_s, p.mean, p.variance) - _log_normal(z, kept * z_s, added))
+        after.append(-_kl_normal(q, p))
+    # The noisy end.
+    forward.append(_log_normal(z, torch.zeros_like(z), torch.ones_like(z)))
+    return forward, [*after, -model.prior_rate(y).double()]
+
+
+def _log_normal(z: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """Log N(z; mean, variance) of (N, *event): (N,), float64."""
+    log_scale = 0.5 * variance.double().log()
+    return DiagonalGaussian(mean.double(), log_scale, z.ndim - 1).log_prob(z.double())
+
+
+def _kl_normal(q: Step, p: Step) -> Tensor:
+    """KL(q ‖ p) of (N, *event) from moments alone, not as the bound has it: (N,), float64."""
+    ratio = (q.variance / p.variance).double()
+    kl = (q.mean - p.mean).double().square() / p.variance.double() + ratio - 1 - ratio.log()
+    return 0.5 * kl.flatten(1).sum(1)

@@ -1,0 +1,126 @@
+"""The options of a diffusion model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lowerbound.distributions import Binary, Discrete, Support
+from lowerbound.errors import refuse
+from lowerbound.models.denoisers import DenoiserName
+from lowerbound.models.weightings import Weighting
+from lowerbound.noising import Prediction
+from lowerbound.schedules import ScheduleName
+
+__all__ = ["DiffusionOptions", "chosen", "clean_end", "fourier_of"]
+
+GAMMA_OF_REAL = -13.3
+LEVELS_FOR_FOURIER = 8
+
+
+@dataclass(frozen=True)
+class DiffusionOptions:
+    """Options of the diffusion model."""
+
+    schedule: ScheduleName = "linear"
+    """How gamma = -log SNR rises with time: in a line, as a cosine, by the table of DDPM (with
+    ends of its own), or learned, so that the estimate of the bound varies least."""
+    gamma_min: float | None = None
+    """Gamma at the clean end; unless said 2 log(1/(3 levels)), a sixth of the step from level to
+    level, or -13.3 for real data."""
+    gamma_max: float | None = None
+    """Gamma at the noisy end; 5 unless said."""
+    learn_ends: bool = False
+    """Learn both ends, by the bound; not of real data, whose bound has no upper limit."""
+    timesteps: int | None = None
+    """T levels x_1 ... x_T of a chain; without it time is continuous."""
+    variance: Literal["fixed", "learned"] = "fixed"
+    """Of a step of a chain: that of q(x_s|x_t, x), or the network's own per number."""
+    prediction: Prediction = "v"
+    """What the network says of z = alpha x + sigma eps: eps, x, v, the velocity eps - x, or f,
+    which is of unit variance."""
+    weighting: Weighting = "bound"
+    """What training weighs noise levels by: the bound itself, or simple, min-snr, edm or flow,
+    which are for looks. The reported bound never has it."""
+    network: DenoiserName = "auto"
+    """unet or mlp; auto is a unet for images from 8 pixels a side."""
+    width: int | None = None
+    """Channels of a unet at full size (32 unless said), or hidden units of an mlp (256)."""
+    widths: tuple[int, ...] | None = None
+    """Channels of each stage of a unet, as multiples of the width; 1, 2, 2 unless said. Each
+    stage halves the image; the last has attention."""
+    depth: int = 2
+    """Residual blocks, per stage of a unet."""
+    dropout: float = 0.0
+    """Inside the blocks of a unet."""
+    fourier: tuple[int, ...] | None = None
+    """Exponents n of sines and cosines of 2^n pi z that the network sees too; unless said the two
+    that tell neighbouring levels apart, and none for real or binary data."""
+    sampling_steps: int = 100
+    """Steps of a draw in continuous time; a chain takes all of its own."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "sampling_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise refuse(name, "at least 1", value)
+        if self.timesteps is not None and self.timesteps < 2:
+            remedy = "leave it out for continuous time"
+            raise refuse(
+                "timesteps", "at least 2, a noisy and a clean level", self.timesteps, remedy
+            )
+        if self.widths is not None and (not self.widths or min(self.widths) < 1):
+            raise refuse("widths", "numbers of at least 1", self.widths)
+        if self.depth < 1:
+            raise refuse("depth", "at least 1", self.depth)
+        if not 0 <= self.dropout < 1:
+            raise refuse("dropout", "from 0 to below 1", self.dropout)
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        """Parts that would quietly do nothing, or the wrong thing, together."""
+        if self.variance == "learned" and self.timesteps is None:
+            remedy = "give --timesteps T"
+            raise refuse("variance", "fixed in continuous time", self.variance, remedy)
+        if self.weighting == "bound":
+            return
+        remedy = "a weight would move the noise to where it is easy; use --weighting bound"
+        if self.schedule == "learned":
+            raise refuse("schedule", "fixed for a weighting", self.schedule, remedy)
+        if self.learn_ends:
+            raise refuse("learn_ends", "left out for a weighting", True, remedy)
+
+
+def chosen(options: DiffusionOptions, *names: str) -> dict[str, Any]:
+    """Some of the options, by name."""
+    return {name: getattr(options, name) for name in names}
+
+
+def clean_end(options: DiffusionOptions, support: Support) -> float | None:
+    """γ_0 that ``options`` say, or that fits the support; None for the table's own.
+
+    >>> from lowerbound.distributions import Discrete
+    >>> round(clean_end(DiffusionOptions(), Discrete(256)), 2)
+    -13.29
+    """
+    if options.gamma_min is not None or options.schedule == "ddpm":
+        return options.gamma_min
+    if isinstance(support, Discrete | Binary):
+        return 2 * math.log(1 / (3 * support.levels))
+    return GAMMA_OF_REAL
+
+
+def fourier_of(options: DiffusionOptions, support: Support) -> tuple[int, ...]:
+    """The exponents that ``options`` say, or that tell neighbouring levels apart.
+
+    >>> from lowerbound.distributions import Discrete
+    >>> fourier_of(DiffusionOptions(), Discrete(256))
+    (7, 8)
+    """
+    if options.fourier is not None:
+        return options.fourier
+    if isinstance(support, Discrete) and support.levels >= LEVELS_FOR_FOURIER:
+        finest = round(math.log2(support.levels))
+        return (finest - 1, finest)
+    return ()
