@@ -108,6 +108,7 @@ MODELS: dict[str, Entry] = {
         "DiffusionOptions",
         "Diffusion: noise is added in many steps and taken away by a network; bound in 3 terms.",
         "Kingma, Salimans, Poole and Ho, Variational Diffusion Models, 2021",
+        context="optional",
     ),
     "ppca": Entry(
         "lowerbound.models.classical:ProbabilisticPCA",

@@ -14,14 +14,18 @@ from lowerbound._shapes import repeated_rows
 from lowerbound.data import Classes, Split
 from lowerbound.engine import Engine
 from lowerbound.errors import refuse
-from lowerbound.models import Hierarchy, Model
+from lowerbound.models import ContextModel, DenoisingModel, Hierarchy, Model
+from lowerbound.renoising import USUAL_LEVEL, from_noise, renoise, to_noise
 
 __all__ = [
+    "class_context",
+    "class_labels",
     "complete",
     "contexts_for",
     "decode_plane",
     "draw",
     "interpolate",
+    "mixed",
     "reconstruct",
     "redraw_levels",
 ]
@@ -89,6 +93,30 @@ def contexts_for(
     return split[torch.arange(num) % len(split)][1]
 
 
+def class_labels(model: Model, context: Tensor | None) -> list[str] | None:
+    """What the classes of a context (N,) are called; None for other contexts."""
+    if context is None or not isinstance(model.context, Classes):
+        return None
+    return [model.context.labels[i] for i in context.tolist()]
+
+
+def class_context(model: Model, label: str | None, num: int) -> Tensor | None:
+    """The context (num,) of a class by its name; None for no name.
+
+    Raises:
+        InputError: no such class, or a model that is not given one.
+    """
+    if label is None:
+        return None
+    if not isinstance(model.context, Classes):
+        given = "is not conditional" if model.context is None else f"is given {model.context}"
+        raise refuse("label", f"left out for a model that {given}", label)
+    context = torch.full((num,), model.context.index(label))
+    if isinstance(model, ContextModel):
+        model.check_seen(context)
+    return context
+
+
 def complete(model: Model, context: Tensor, num: int, *, seed: int = 0) -> Tensor:
     """Means of p(x|z) given each context, each at several draws from the prior.
 
@@ -152,17 +180,29 @@ def reconstruct(
     context: Tensor | None = None,
     *,
     decoded_as: Tensor | None = None,
+    noise_level: float | None = None,
+    seed: int = 0,
 ) -> Tensor:
     """Means of p(x|z) at the posterior mean of z: (B, *event), on the CPU.
 
     Args:
-        model: a model with an encoder.
+        model: a model with an encoder; or one that denoises, see `renoise`.
         x: examples (B, *event).
         context: of each example (B, …), or None.
         decoded_as: another context of each, to decode with: the same style in another class.
+        noise_level: t of the z that is denoised, half the way unless said.
+        seed: of the noise.
+
+    Raises:
+        InputError: a noise level of a model that has none, or out of range.
     """
-    device, parts = model.calibrated.device, []
     others = context if decoded_as is None else decoded_as
+    if isinstance(model, DenoisingModel):
+        level = USUAL_LEVEL if noise_level is None else noise_level
+        return renoise(model, x, others, noise_level=level, seed=seed)
+    if noise_level is not None:
+        raise refuse("noise_level", f"left out for a '{model.name}'", noise_level)
+    device, parts = model.calibrated.device, []
     block = model.rows_together(BATCH)
     for first in range(0, len(x), block):
         rows = slice(first, first + block)
@@ -180,31 +220,66 @@ def interpolate(
     num_steps: int = 10,
     *,
     contexts: tuple[Tensor, Tensor] | None = None,
+    spherical: bool | None = None,
 ) -> Tensor:
-    """Means of p(x|z) along straight lines between posterior means.
+    """Means of p(x|z) along lines between posterior means, or between noises.
 
     Args:
-        model: a model with an encoder.
+        model: a model with an encoder; or one that denoises, whose z is the noise that its ODE
+            makes of x.
         start: examples (R, *event) where the lines begin.
         end: examples (R, *event) where they end.
         num_steps: points per line, both ends included.
         contexts: of the examples at the start and at the end, each (R, …), or None. A class has
             no half: each point is decoded with that of the nearer end.
+        spherical: see `mixed`; of noises unless said, whose lengths are nearly all the same.
 
     Returns:
         (R, num_steps, *event), on the CPU.
     """
-    device = model.calibrated.device
+    device, denoises = model.calibrated.device, isinstance(model, DenoisingModel)
     first, last = (None, None) if contexts is None else (c.to(device) for c in contexts)
-    a, b = model.encode(start.to(device), first).mean, model.encode(end.to(device), last).mean
-    shares = torch.linspace(0, 1, num_steps, device=device, dtype=a.dtype).reshape(1, -1, 1)
-    z = torch.lerp(a.unsqueeze(1), b.unsqueeze(1), shares)
     given = None
     if first is not None and last is not None:
         nearer = [first if 2 * k < num_steps else last for k in range(num_steps)]
         given = torch.stack(nearer, 1).flatten(0, 1)
-    decoded = model.decode(z.flatten(0, 1), given).mean
-    return decoded.unflatten(0, (len(a), num_steps)).cpu()
+    ends = ((start.to(device), first), (end.to(device), last))
+    if isinstance(model, DenoisingModel):
+        a, b = (to_noise(model, x, context) for x, context in ends)
+    else:
+        a, b = (model.encode(x, context).mean for x, context in ends)
+    z = mixed(a, b, num_steps, denoises if spherical is None else spherical).flatten(0, 1)
+    if isinstance(model, DenoisingModel):
+        decoded = from_noise(model, z, given)
+    else:
+        decoded = model.decode(z, given).mean.cpu()
+    return decoded.unflatten(0, (len(a), num_steps))
+
+
+def mixed(a: Tensor, b: Tensor, num_steps: int, spherical: bool = False) -> Tensor:
+    """Lines from each a to its b: (R, num_steps, *shape).
+
+    Args:
+        a: (R, *shape).
+        b: (R, *shape).
+        num_steps: points per line, both ends included.
+        spherical: along arcs around the origin, a sin(1 − s)θ/sin θ + b sin sθ/sin θ with θ the
+            angle between both: of two independent noises each point is as noisy as they are,
+            where half their sum is shorter by √2.
+
+    >>> import torch
+    >>> mixed(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 3, spherical=True)[0, 1]
+    tensor([0.7071, 0.7071])
+    """
+    shares = torch.linspace(0, 1, num_steps, device=a.device, dtype=a.dtype)
+    shares = shares.reshape(1, -1, *(1,) * (a.ndim - 1))
+    if not spherical:
+        return torch.lerp(a.unsqueeze(1), b.unsqueeze(1), shares)
+    flat = a.flatten(1), b.flatten(1)
+    angle = torch.acos(torch.cosine_similarity(*flat).clamp(-1 + 1e-6, 1 - 1e-6))
+    angle = angle.reshape(-1, 1, *(1,) * (a.ndim - 1))
+    of_a, of_b = ((angle * s).sin() / angle.sin() for s in (1 - shares, shares))
+    return of_a * a.unsqueeze(1) + of_b * b.unsqueeze(1)
 
 
 @torch.no_grad()

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from lowerbound import plots
 from lowerbound.data import Classes, Mask, Source
-from lowerbound.errors import refuse
 from lowerbound.evaluation import latent_means, split_by_noise
 from lowerbound.evaluation.base import context_of
 from lowerbound.files import load_json
 from lowerbound.generation import (
+    class_context,
+    class_labels,
     complete,
     contexts_for,
     decode_plane,
@@ -26,7 +27,7 @@ from lowerbound.generation import (
 )
 from lowerbound.models import (
     VQVAE,
-    ContextModel,
+    DenoisingModel,
     Diffusion,
     Hierarchy,
     Model,
@@ -34,6 +35,7 @@ from lowerbound.models import (
     StandardNormal,
 )
 from lowerbound.plots.images import is_image
+from lowerbound.renoising import USUAL_LEVEL, denoising_path
 
 __all__ = [
     "NUM_COMPARED",
@@ -42,9 +44,8 @@ __all__ = [
     "NUM_PATHS",
     "NUM_RECONSTRUCTED",
     "Numbers",
-    "class_context",
-    "class_labels",
     "codes_picture",
+    "denoising_picture",
     "draw_pictures",
     "is_seen",
     "latents_picture",
@@ -83,6 +84,7 @@ PLANE_STEPS = {2: 11, 3: 21, 4: 11}
 """Points along each side of a decoded plane, by how many axes an example has; a table has more."""
 NUM_REDRAWN = 10
 NOISE_BINS, NOISE_ROWS = 30, 200
+NUM_DENOISED = 5
 
 
 def draw_pictures(
@@ -115,6 +117,9 @@ def draw_pictures(
         plots.save_figure(codes_picture(model, source), folder / "codes.png")
     if isinstance(model, Diffusion):
         plots.save_figure(noise_levels_picture(model, source), folder / "noise-levels.png")
+    if isinstance(model, DenoisingModel) and is_image(model.event_shape):
+        context = contexts_for(model, NUM_DENOISED, split=source.test)
+        plots.save_figure(denoising_picture(model, context=context), folder / "denoising.png")
     half = min(NUM_PATHS, len(source.test) // 2)
     if model.has_encoder and half:
         frames = paths(model, source, half)
@@ -173,7 +178,20 @@ def noise_levels_picture(model: Diffusion, source: Source) -> Any:
     )
 
 
-def paths(model: Model, source: Source, num: int, num_steps: int = 10) -> Tensor:
+def denoising_picture(model: DenoisingModel, context: Tensor | None = None) -> Any:
+    """A few draws on their way from noise to data, given contexts (5, …) where there are any."""
+    frames, gammas = denoising_path(model, NUM_DENOISED, context=context)
+    return plots.denoising_figure(frames, gammas, model.support)
+
+
+def paths(
+    model: Model,
+    source: Source,
+    num: int,
+    num_steps: int = 10,
+    *,
+    spherical: bool | None = None,
+) -> Tensor:
     """Walks from each of the first ``num`` test examples to one of the next: (num, steps, …)."""
     (start, end), given = (slice(0, num), slice(num, 2 * num)), None
     if model.context is not None:
@@ -186,6 +204,7 @@ def paths(model: Model, source: Source, num: int, num_steps: int = 10) -> Tensor
         source.test[end][0],
         num_steps,
         contexts=None if given is None else (given[0], given[1]),
+        spherical=spherical,
     )
 
 
@@ -217,12 +236,14 @@ def samples_picture(
     if context is None:
         split = None if source is None else source.test
         context = contexts_for(model, num, seed=seed, split=split)
-    means = draw(model, num, seed=seed, mean=True, context=context)
-    draws = means if mean else draw(model, num, seed=seed, context=context)
+    # A draw of a diffusion takes all its steps, and is its mean to the eye: once is enough.
+    once = mean or isinstance(model, DenoisingModel)
+    draws = draw(model, num, seed=seed, mean=mean, context=context)
+    means = None if once else draw(model, num, seed=seed, mean=True, context=context)
     labels = class_labels(model, context)
     return plots.samples_figure(
         draws,
-        None if mean else means,
+        means,
         model.support,
         model.event_shape,
         some,
@@ -234,51 +255,38 @@ def samples_picture(
     )
 
 
-def class_labels(model: Model, context: Tensor | None) -> list[str] | None:
-    """What the classes of a context (N,) are called; None for other contexts."""
-    if context is None or not isinstance(model.context, Classes):
-        return None
-    return [model.context.labels[i] for i in context.tolist()]
-
-
 def reconstructions_picture(
     model: Model,
     x: Tensor,
     context: Tensor | None,
     names: Sequence[str] = (),
     label: str | None = None,
+    *,
+    noise_level: float | None = None,
+    seed: int = 0,
 ) -> Any:
     """Examples (N, *event) beside what is left of them, or completions of what is observed.
 
     Args:
-        model: one that has an encoder.
+        model: one that has an encoder, or that denoises.
         x: the examples.
         context: what the model is given beside them.
         names: of the columns of a table.
         label: the class that all of them are decoded as; their own unless said.
+        noise_level: as for `reconstruct`.
+        seed: as for `reconstruct`.
     """
     if context is not None and isinstance(model.context, Mask) and is_seen(model.event_shape):
         completions = complete(model, context.cpu(), NUM_COMPLETIONS)
         return plots.completions_figure(x, context.cpu(), completions, model.support)
-    means = reconstruct(model, x, context, decoded_as=class_context(model, label, len(x)))
-    return plots.reconstructions_figure(x, means, model.support, names, label)
-
-
-def class_context(model: Model, label: str | None, num: int) -> Tensor | None:
-    """The context (num,) of a class by its name; None for no name.
-
-    Raises:
-        InputError: no such class, or a model that is not given one.
-    """
-    if label is None:
-        return None
-    if not isinstance(model.context, Classes):
-        given = "is not conditional" if model.context is None else f"is given {model.context}"
-        raise refuse("label", f"left out for a model that {given}", label)
-    context = torch.full((num,), model.context.index(label))
-    if isinstance(model, ContextModel):
-        model.check_seen(context)
-    return context
+    other = class_context(model, label, len(x))
+    given: Any = {"decoded_as": other, "noise_level": noise_level, "seed": seed}
+    means = reconstruct(model, x, context, **given)
+    panel = {}
+    if isinstance(model, DenoisingModel):
+        level = USUAL_LEVEL if noise_level is None else noise_level
+        panel["panel"] = f"Noised to t = {level:g} and denoised"
+    return plots.reconstructions_figure(x, means, model.support, names, label, **panel)
 
 
 @torch.no_grad()

@@ -46,7 +46,12 @@ CASES = {name: (name, {}) for name in MODELS} | {
     for value in get_args(get_type_hints(VAEOptions)[part])
     if value != getattr(VAEOptions, part)
 }
-CASES["diffusion-chain"] = ("diffusion", {"timesteps": 6, "variance": "learned"})
+CASES |= {
+    "diffusion-chain": ("diffusion", {"timesteps": 6, "variance": "learned"}),
+    "diffusion-learned": ("diffusion", {"schedule": "learned"}),
+    "diffusion-unet": ("diffusion", {"network": "unet", "width": 8}),
+    "diffusion-dit": ("diffusion", {"network": "dit", "width": 32, "depth": 1}),
+}
 CASES["ladder-conv"] = ("ladder", {"levels": 3, "latent_dim": 2, "network": "conv"})
 
 # Those that may have a context are tested with one as well.
@@ -241,14 +246,14 @@ def test_a_model_that_is_no_likelihood_gives_no_nats(trained, x, digits):
             judged()
 
 
-def test_a_model_without_weights_says_so_and_is_judged_by_its_bound(trained, x):
+def test_a_model_without_weights_says_so_and_is_judged_by_its_bound(trained, x, context):
     if trained.has_weights or not trained.is_likelihood:
         pytest.skip("has weights, or no nats")
     with pytest.raises(InputError, match="has no importance weights; use its bound"):
-        log_likelihood(trained, x, num_samples=2)
+        log_likelihood(trained, x, num_samples=2, context=context)
     with pytest.raises(InputError, match="'objective' must be elbo"):
         trained.check_objective("iwae")
-    nats, bits = scores(trained, x, 3)
+    nats, bits = scores(trained, x, 3, context)
     assert nats.isfinite().all()
     assert torch.allclose(bits, -nats / (64 * math.log(2)))
 
@@ -303,8 +308,8 @@ def test_evaluation_has_the_promised_keys_and_its_terms_add_up(likelihood, digit
 @pytest.mark.parametrize("shape", [(5,), (1, 6, 5), (3, 7, 4)], ids=str)
 def test_any_shape_and_support_gives_a_finite_bound(case, shape, support):
     name, options = CASES[case]
-    if options.get("network") == "conv" and len(shape) == 1:
-        pytest.skip("convolutions are of images")
+    if options.get("network") in ("conv", "unet", "dit") and len(shape) == 1:
+        pytest.skip("networks of images")
     model = small(name, shape, support=support, **options)
     top = 1 if isinstance(support, Real | Binary) else support.levels - 1
     for x in (torch.zeros(2, *shape), torch.full((2, *shape), float(top))):

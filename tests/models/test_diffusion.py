@@ -11,12 +11,12 @@ from lowerbound.build import create_model
 from lowerbound.distributions import Binary, Discrete, Real
 from lowerbound.errors import InputError
 from lowerbound.models import Diffusion
-from lowerbound.models.denoisers import LevelMlp, fourier_features, make_denoiser
 from lowerbound.models.weightings import WEIGHTINGS, weight
+from lowerbound.nn import DiT, MlpDenoiser, UNet
 from lowerbound.noising import PREDICTIONS, alpha, denoised, sigma, target
 from lowerbound.schedules import SCHEDULES, make_schedule
 
-SMALL = {"network": "mlp", "width": 16, "sampling_steps": 4}
+SMALL = {"network": "mlp", "width": 16, "depth": 2}
 
 
 def small(shape=(6,), support="discrete:17", **options) -> Diffusion:
@@ -211,35 +211,37 @@ def test_weights_are_those_of_their_definitions():
 
 
 @pytest.mark.parametrize(
-    ("shape", "kind"),
-    [((1, 8, 8), "UNet"), ((3, 9, 11), "UNet"), ((1, 7, 9), "LevelMlp"), ((5,), "LevelMlp")],
+    ("shape", "options", "kind"),
+    [
+        ((1, 8, 8), {}, UNet),
+        ((3, 9, 11), {}, UNet),
+        ((1, 7, 9), {}, MlpDenoiser),
+        ((5,), {}, MlpDenoiser),
+        ((2, 6), {"network": "dit"}, DiT),
+    ],
 )
-def test_the_network_fits_the_shape(shape, kind):
-    network = make_denoiser(shape, 3, 2, width=8, depth=1)
-    assert type(network).__name__ == kind
-    x = torch.randn(2, 3 * shape[0], *shape[1:])
-    assert network(x, torch.tensor([0.0, 900.0])).shape == (2, 2 * shape[0], *shape[1:])
+def test_the_network_fits_the_shape(shape, options, kind):
+    options = {"network": "auto", "width": 32, "support": "discrete:256", **options}
+    model = small(shape, **options, timesteps=5, variance="learned")
+    assert type(model.network.network) is kind
+    assert model.network.features.exponents == (7, 8)
+    z = torch.randn(2, *shape)
+    out = model.network(z, torch.tensor([0.0, 900.0]))
+    assert out.shape == (2, 2 * shape[0], *shape[1:])
 
 
-def test_an_mlp_hears_its_level_and_what_comes_beside_it():
-    model = small()
-    network = model.network
-    assert isinstance(network, LevelMlp)
-    x = torch.randn(2, 6 * 5)
-    one = network(x, torch.tensor([1.0, 1.0]))
-    assert not torch.allclose(one, network(x, torch.tensor([500.0, 1.0]))[:1])
-    assert not torch.allclose(one, network(x, torch.ones(2), torch.ones(2, 16)))
+def test_fourier_features_are_those_that_are_asked_for():
+    assert small(fourier=()).network.network.first.in_features == 6
+    assert small(fourier=(1, 2)).network.features.exponents == (1, 2)
+    assert small(support="real").network.features.exponents == ()
 
 
-def test_fourier_features_stand_after_z():
-    z = torch.randn(2, 3, 4, 4)
-    features = fourier_features(z, (3, 4))
-    assert features.shape == (2, 15, 4, 4)
-    assert torch.equal(features[:, :3], z)
-    torch.testing.assert_close(features[:, 3:6], (z * 8 * math.pi).sin())
-    torch.testing.assert_close(features[:, 12:], (z * 16 * math.pi).cos())
-    wide = small(fourier=())
-    assert wide.network.first.in_features == 6
+def test_the_unet_of_small_images_is_small():
+    light, heavy = (
+        create_model("diffusion", shape, support="binary").num_parameters
+        for shape in ((1, 8, 8), (1, 28, 28))
+    )
+    assert 2 * light < heavy
 
 
 def test_the_network_is_told_levels_from_0_to_1000():
@@ -288,6 +290,13 @@ def test_the_clean_end_fits_the_levels(support, gamma_0):
         ({"depth": 0}, "'depth' must be at least 1"),
         ({"width": 0}, "'width' must be at least 1"),
         ({"sampling_steps": 0}, "'sampling_steps' must be at least 1"),
+        (
+            {"sampling_steps": 7, "timesteps": 7},
+            "'sampling_steps' must be at most 6, the steps of",
+        ),
+        ({"sampler": "slow"}, "'sampler' .* not valid"),
+        ({"patch": 0, "network": "dit"}, "'patch' must be at least 1"),
+        ({"patch": 2}, "'patch' must be left out for a mlp: dit has it, got 2"),
         ({"dropout": 1.0}, "'dropout' must be from 0 to below 1"),
         ({"widths": (1, 0)}, "'widths' must be numbers of at least 1"),
     ],

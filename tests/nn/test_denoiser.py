@@ -150,14 +150,21 @@ def test_auto_picks_what_fits(shape, kind):
 @pytest.mark.parametrize(
     ("shape", "kind", "options", "said"),
     [
-        ((16,), "unet", {}, "'denoiser' must be mlp for data of shape 16, got unet"),
+        ((16,), "unet", {}, "'network' must be mlp for data of shape 16, got unet"),
         ((2, 50), "unet", {}, "mlp or dit for data of shape 2×50, got unet, which takes images"),
         ((16,), "dit", {}, "mlp for data of shape 16, got dit"),
-        ((16,), "cnn", {}, "'denoiser' must be one of auto, unet, dit, mlp, got cnn"),
-        ((1, 8, 8), "mlp", {"patch": 2}, "'patch' must be an option of the mlp"),
+        ((16,), "cnn", {}, "'network' must be one of auto, unet, dit, mlp, got cnn"),
+        ((1, 8, 8), "mlp", {"patch": 2}, "'patch' must be left out for a mlp: dit has it"),
         ((1, 8, 8), "dit", {"patch": 0}, "'patch' must be at least 1"),
         ((1, 8, 8), "dit", {"width": 100}, "'width' must be a multiple of the head size 32"),
         ((1, 8, 8), "unet", {"depth": 0}, "'depth' must be at least 1, got 0"),
+        ((1, 8, 8), "unet", {"widths": (1,) * 5}, "'widths' must be at most 4 stages for 8×8 pix"),
+        (
+            (1, 8, 8),
+            "unet",
+            {"attention": (2,)},
+            "'attention' must be stages from 0 to 1, got (2,",
+        ),
         ((1, 8, 8), "unet", {"fourier": (40,)}, "'exponents' must be from 0 to 20, got 40"),
     ],
 )
@@ -165,6 +172,17 @@ def test_what_does_not_fit_is_refused_with_what_does(shape, kind, options, said)
     with pytest.raises(InputError) as refused:
         make_denoiser(kind, shape, **options)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("side", "stages"), [(1, 1), (7, 1), (8, 2), (15, 2), (16, 3), (28, 3), (32, 4), (256, 4)]
+)
+def test_a_unet_halves_down_to_a_few_pixels(side, stages):
+    net = make_denoiser("unet", (1, side, side + 3), width=4).network
+    assert len(net.down) == stages == len(net.halving) + 1
+    attends = [type(stage.attentions[0]).__name__ == "Attention" for stage in net.down]
+    assert attends == [False] * (stages - 1) + [True]
+    assert len(net.down[0].blocks) == (1 if side < 16 else 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -26,12 +26,11 @@ from lowerbound.commands.judging import EvaluateFlags, ScoreFlags, evaluate, sco
 from lowerbound.commands.making import (
     InterpolateFlags,
     ReconstructFlags,
-    SampleFlags,
     interpolate,
     reconstruct,
-    sample,
 )
 from lowerbound.commands.refitting import RefitFlags, refit
+from lowerbound.commands.sampling import SampleFlags, sample
 from lowerbound.commands.training import TrainFlags, train
 
 __all__ = ["COMMANDS", "Command", "TrainFlags"]

@@ -89,7 +89,7 @@ def decode(flags: DecodeFlags) -> None:
     import torch
 
     from lowerbound._random import generator_for
-    from lowerbound.pictures import class_context
+    from lowerbound.generation import class_context
 
     out = output(flags.out, named(flags, "decoded", ".npz"), (".npz", ".csv"))
     model = model_of(flags)
@@ -162,7 +162,7 @@ def _context(model: Model, path: Path, label: str | None, num: int) -> Tensor | 
 
     from lowerbound.data import load_rows
     from lowerbound.data.arrays import archive_members, member_array
-    from lowerbound.pictures import class_context
+    from lowerbound.generation import class_context
 
     given = class_context(model, label, num)
     if given is not None or model.context is None:

@@ -1,25 +1,21 @@
-"""The commands that make something: sample, reconstruct, interpolate."""
+"""The commands that make something of examples: reconstruct, interpolate."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lowerbound.commands.shared import (
     OfRun,
-    OnDevices,
     check_ending,
     column_names_of,
     data_of,
-    engine_of,
     first_rows,
     model_of,
     named,
     output,
     save_arrays,
-    save_png,
     save_table,
 )
 from lowerbound.errors import refuse
@@ -27,190 +23,19 @@ from lowerbound.errors import refuse
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lowerbound.data import Source, Split
     from lowerbound.models import Model
 
 __all__ = [
     "InterpolateFlags",
     "ReconstructFlags",
-    "SampleFlags",
     "interpolate",
     "reconstruct",
-    "sample",
 ]
 
 
 @dataclass(frozen=True)
-class SampleFlags(OnDevices):
-    """Draw from p(x)."""
-
-    num: int | None = None
-    """How many; 64 images, sequences or volumes, or 2,000 rows of a table unless said."""
-    label: str | None = None
-    """Class to draw by its name, or all for a row of each (of --num, 10 unless said); classes as
-    often as in the training set unless said. For a model of classes."""
-    seed: int = 0
-    """Same seed, same draws."""
-    mean: bool = False
-    """Means of p(x|z) in place of draws from it."""
-    levels: bool = False
-    """Of a hierarchy: one draw, with its levels drawn anew from each of them downwards; --num
-    images to a row, 10 unless said."""
-    out: Path | None = None
-    """X.png for a picture, X.npz for an array under x, X.csv for rows of a table, classes under
-    labels; unless said RUN/samples.png, or RUN/samples-seed-3.png and the like where flags ask
-    for others."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is to be drawn: ``num`` draws given ``context``, ``columns`` of them to a row."""
-
-    num: int
-    context: Tensor | None
-    columns: int | None
-    source: Source | None
-
-
-def sample(flags: SampleFlags) -> None:
-    """``lowerbound sample``."""
-    from lowerbound.generation import draw
-    from lowerbound.pictures import NUM_DRAWS, class_labels
-
-    engine = engine_of(flags)
-    model = model_of(flags, engine)
-    usual = NUM_DRAWS.of(model.event_shape)
-    place = named(flags, "samples", ".png", num=usual)
-    out = output(flags.out, place, (".png", ".npz", ".csv"))
-    check_ending(out, model)
-    if flags.levels:
-        _levels(flags, model, out)
-        return
-    asked = _asked(flags, model, usual, out)
-    if out.suffix == ".png":
-        if flags.devices > 1:
-            raise refuse("devices", "1 for a picture", flags.devices, "ask for X.npz with --out")
-        _picture(flags, model, asked, out)
-        print(out)
-        return
-    context = asked.context
-    with engine.connected():
-        x = draw(
-            model, asked.num, seed=flags.seed, mean=flags.mean, context=context, engine=engine
-        )
-    if not engine.is_main:
-        return
-    labels = class_labels(model, context)
-    if out.suffix == ".csv":
-        columns = column_names_of(flags, x.shape[1])
-        save_table(out, *((columns, x) if labels is None else ([*columns, "label"], x, labels)))
-    else:
-        save_arrays(out, x=x, **_beside(model, context, labels))
-    print(out)
-
-
-def _levels(flags: SampleFlags, model: Model, out: Path) -> None:
-    """What each level holds: a picture, or an array x (levels, num, …)."""
-    from lowerbound import plots
-    from lowerbound.files import load_json
-    from lowerbound.generation import contexts_for, redraw_levels
-    from lowerbound.pictures import NUM_REDRAWN, class_context, levels_picture
-    from lowerbound.plots.images import is_image
-
-    if flags.mean:
-        raise refuse("mean", "left out with --levels, which shows means", flags.mean)
-    if flags.label == "all":
-        raise refuse("label", "one class with --levels", flags.label)
-    context = class_context(model, flags.label, 1)
-    if context is None:
-        context = contexts_for(model, 1, seed=flags.seed, split=_split_for(flags, model))
-    how: Any = {"seed": flags.seed, "context": context}
-    if out.suffix == ".npz":
-        num = NUM_REDRAWN if flags.num is None else flags.num
-        save_arrays(out, x=redraw_levels(model, num, **how))
-    elif out.suffix == ".csv" or not is_image(model.event_shape):
-        raise refuse("out", "a file ending in .npz for the levels of a table", out)
-    else:
-        judged = flags.run / "evaluation.json"
-        evaluation = load_json(judged) if judged.is_file() else {}
-        figure = levels_picture(model, evaluation, flags.num, **how)
-        plots.save_figure(figure, out)
-    print(out)
-
-
-def _split_for(flags: SampleFlags, model: Model) -> Split | None:
-    """The test examples of the run, where contexts are taken from them; classes are drawn."""
-    from lowerbound.data import Classes
-
-    if model.context is None or isinstance(model.context, Classes):
-        return None
-    return data_of(flags, None).test
-
-
-def _beside(
-    model: Model, context: Tensor | None, labels: list[str] | None
-) -> dict[str, Tensor | Sequence[str]]:
-    """What stands beside draws in a file: classes, by name where they have one, or a context."""
-    if context is None:
-        return {}
-    if labels is None:
-        return {"context": context}
-    return {"labels": labels if getattr(model.context, "names", ()) else context}
-
-
-def _asked(flags: SampleFlags, model: Model, usual: int, out: Path) -> Asked:
-    """How many draws, given what; with the data of the run where something is taken from them.
-
-    Raises:
-        InputError: a class never seen, or one for a model that is given none.
-    """
-    import torch
-
-    from lowerbound.data import Classes
-    from lowerbound.generation import contexts_for
-    from lowerbound.pictures import class_context
-
-    num = usual if flags.num is None else flags.num
-    if num < 1:
-        raise refuse("num", "at least 1", num)
-    has_limits = len(model.event_shape) in (3, 4) and str(model.support) not in ("real", "counts")
-    by_class = model.context is None or isinstance(model.context, Classes)
-    needs_data = not by_class or (out.suffix == ".png" and not has_limits)
-    source = data_of(flags, None) if needs_data else None
-    if flags.label == "all" and isinstance(model.context, Classes):
-        each = num if flags.num is not None else max(1, 10 * usual // 64)
-        unseen = getattr(model, "unseen", [])
-        classes = [i for i in range(model.context.num_classes) if i not in unseen]
-        context = torch.tensor(classes).repeat_interleave(each)
-        return Asked(len(context), context, each, source)
-    given = class_context(model, flags.label, num)
-    if given is None:
-        split = None if source is None else source.test
-        given = contexts_for(model, num, seed=flags.seed, split=split)
-    return Asked(num, given, None, source)
-
-
-def _picture(flags: SampleFlags, model: Model, asked: Asked, out: Path) -> None:
-    """The picture of a run, or a bare grid of more images than that shows."""
-    from lowerbound import plots
-    from lowerbound.generation import draw
-    from lowerbound.pictures import samples_picture
-
-    num, source = asked.num, asked.source
-    how: Any = {"seed": flags.seed, "mean": flags.mean, "context": asked.context}
-    if not plots.is_image(model.event_shape) or num <= plots.MAX_IMAGES:
-        figure = samples_picture(model, source, num, columns=asked.columns, **how)
-        plots.save_figure(figure, out)
-        return
-    x = draw(model, num, **how)
-    some = x if source is None else source.train[slice(0, 5000)][0]
-    pixels = plots.displayable(x, model.support, float(some.min()), float(some.max()))
-    save_png(out, plots.image_grid(pixels, asked.columns or round(num**0.5)))
-
-
-@dataclass(frozen=True)
 class ReconstructFlags(OfRun):
-    """Examples beside the means of p(x|z) at their latents, or completions of their parts."""
+    """Examples beside reconstructions or completions; of a diffusion, from a noise level."""
 
     data: str | None = None
     """Other data than the run's."""
@@ -220,6 +45,11 @@ class ReconstructFlags(OfRun):
     """How many; 20 images, sequences or volumes, or 1,000 rows of a table unless said."""
     label: str | None = None
     """Class to decode them as in place of their own: the same style in another class."""
+    noise_level: float | None = None
+    """Of a diffusion: the t in (0, 1] that examples are noised to and denoised from; 0.5 unless
+    said. What is finer than that level is drawn anew."""
+    seed: int = 0
+    """Of that noise."""
     out: Path | None = None
     """X.png, X.npz with x and reconstructions (or completions), or X.csv of a table; unless said
     RUN/reconstructions.png, or RUN/reconstructions-split-train.png and the like."""
@@ -228,7 +58,8 @@ class ReconstructFlags(OfRun):
 def reconstruct(flags: ReconstructFlags) -> None:
     """``lowerbound reconstruct``."""
     from lowerbound import plots
-    from lowerbound.pictures import NUM_RECONSTRUCTED, class_context, reconstructions_picture
+    from lowerbound.generation import class_context
+    from lowerbound.pictures import NUM_RECONSTRUCTED, reconstructions_picture
 
     model = model_of(flags)
     usual = NUM_RECONSTRUCTED.of(model.event_shape)
@@ -236,16 +67,32 @@ def reconstruct(flags: ReconstructFlags) -> None:
     out = output(flags.out, place, (".png", ".npz", ".csv"))
     check_ending(out, model)
     class_context(model, flags.label, 1)  # refused before any work
+    _check_noise(model, flags)
     source = data_of(flags, flags.data)
     num = usual if flags.num is None else flags.num
     x, context = first_rows(model, source, flags.split, num)
     if out.suffix == ".png":
         names = source.column_names
-        figure = reconstructions_picture(model, x, context, names, flags.label)
+        noise: Any = {"noise_level": flags.noise_level, "seed": flags.seed}
+        figure = reconstructions_picture(model, x, context, names, flags.label, **noise)
         plots.save_figure(figure, out)
     else:
         _save_reconstructions(flags, model, x, context, out)
     print(out)
+
+
+def _check_noise(model: Model, flags: ReconstructFlags) -> None:
+    """Refuse a noise level out of range, or of a model that has none, before any work."""
+    from lowerbound.models import DenoisingModel
+
+    level = flags.noise_level
+    if level is None:
+        return
+    if not isinstance(model, DenoisingModel):
+        remedy = "its latents are means, without noise"
+        raise refuse("noise_level", f"left out for a '{model.name}'", level, remedy)
+    if not 0 < level <= 1:
+        raise refuse("noise_level", "above 0 and at most 1", level)
 
 
 def _save_reconstructions(
@@ -253,15 +100,17 @@ def _save_reconstructions(
 ) -> None:
     """Examples with their reconstructions, or with completions (N, K, …) of their parts."""
     from lowerbound.data import Mask
-    from lowerbound.generation import complete
+    from lowerbound.generation import class_context, complete
     from lowerbound.generation import reconstruct as decode_encoded
-    from lowerbound.pictures import NUM_COMPLETIONS, class_context
+    from lowerbound.pictures import NUM_COMPLETIONS
 
     if context is not None and isinstance(model.context, Mask) and out.suffix == ".npz":
         completions = complete(model, context, NUM_COMPLETIONS).transpose(0, 1)
         save_arrays(out, x=x, context=context, completions=completions)
         return
-    means = decode_encoded(model, x, context, decoded_as=class_context(model, flags.label, len(x)))
+    noise: Any = {"noise_level": flags.noise_level, "seed": flags.seed}
+    other = class_context(model, flags.label, len(x))
+    means = decode_encoded(model, x, context, decoded_as=other, **noise)
     if out.suffix == ".csv":
         names = column_names_of(flags, x.shape[1])
         save_table(out, [*names, *(f"{name} reconstructed" for name in names)], x, means)
@@ -271,7 +120,7 @@ def _save_reconstructions(
 
 @dataclass(frozen=True)
 class InterpolateFlags(OfRun):
-    """Walk in straight lines between the latents of test examples."""
+    """Walk in lines between the latents of test examples; of a diffusion, between their noises."""
 
     data: str | None = None
     """Other data than the run's."""
@@ -279,6 +128,8 @@ class InterpolateFlags(OfRun):
     """How many walks."""
     steps: int = 10
     """Points per walk, both ends included."""
+    path: Literal["auto", "line", "arc"] = "auto"
+    """Straight lines, or arcs around the origin; auto is arcs between noises, lines elsewhere."""
     out: Path | None = None
     """X.png, or X.npz with x (walks, steps, …); unless said RUN/interpolations.png, or
     RUN/interpolations-steps-20.png and the like."""
@@ -287,6 +138,7 @@ class InterpolateFlags(OfRun):
 def interpolate(flags: InterpolateFlags) -> None:
     """``lowerbound interpolate``."""
     from lowerbound import plots
+    from lowerbound.models import DenoisingModel
     from lowerbound.pictures import paths
 
     out = output(flags.out, named(flags, "interpolations", ".png"), (".png", ".npz"))
@@ -297,10 +149,13 @@ def interpolate(flags: InterpolateFlags) -> None:
     half = len(x) // 2
     if not half:
         raise refuse("data", "at least two test examples", len(x), "name more with --data")
-    frames = paths(model, source, half, flags.steps)
+    spherical = None if flags.path == "auto" else flags.path == "arc"
+    frames = paths(model, source, half, flags.steps, spherical=spherical)
     if out.suffix == ".npz":
         save_arrays(out, x=frames)
     else:
-        figure = plots.interpolations_figure(frames, model.support, source.column_names)
+        space = "noise" if isinstance(model, DenoisingModel) else "latent space"
+        names = source.column_names
+        figure = plots.interpolations_figure(frames, model.support, names, space=space)
         plots.save_figure(figure, out)
     print(out)

@@ -28,8 +28,9 @@ from torch import Tensor
 
 from lowerbound._random import generator_for
 from lowerbound._shapes import num_elements, sum_event
+from lowerbound.data import Mask
 from lowerbound.errors import refuse
-from lowerbound.evaluation.base import blocks, judging
+from lowerbound.evaluation.base import as_split, blocks, context_of, judging
 from lowerbound.models import Diffusion, Model
 from lowerbound.noising import alpha, sigma
 
@@ -59,6 +60,7 @@ def flow_likelihood(
     model: Model,
     x: Tensor,
     *,
+    context: Tensor | None = None,
     num_steps: int = 64,
     num_probes: int = 1,
     method: Literal["rk4", "heun"] = "rk4",
@@ -69,13 +71,15 @@ def flow_likelihood(
     Args:
         model: a diffusion.
         x: examples (B, *event) in the units of the source.
+        context: of each example (B, …), where the model has one: classes or vectors.
         num_steps: equal steps of γ; rk4 asks the network four times in each, heun twice.
         num_probes: K probes of the divergence, kept along the whole path.
         method: of the steps.
         seed: example i sees the probes and the place in its cells of (seed, i).
 
     Raises:
-        InputError: a number below 1, another method, or a model that is no diffusion.
+        InputError: a number below 1, another method, or a model that is no diffusion, or of one
+            that is given a part of x.
     """
     for name, value in (("num_steps", num_steps), ("num_probes", num_probes)):
         if value < 1:
@@ -84,12 +88,15 @@ def flow_likelihood(
         raise refuse("method", " or ".join(_METHODS), method)
     if not isinstance(model, Diffusion):
         raise refuse("model", "a diffusion, which has a probability flow", model.name)
+    if isinstance(model.context, Mask):
+        raise refuse("model", "one of whole examples", f"given {model.context}")
     model.check(x)
-    parts = []
+    split, parts = as_split(x, context), []
     with judging(model):
         for rows in blocks(len(x), ROWS_AT_ONCE):
             numbers = range(rows.start, rows.stop)
-            parts.append(_of_block(model, x[rows], numbers, num_steps, num_probes, method, seed))
+            given = x[rows], context_of(model, split, rows)
+            parts.append(_of_block(model, *given, numbers, num_steps, num_probes, method, seed))
     values = torch.cat([torch.empty(num_probes, 0, dtype=torch.float64), *parts], dim=1)
     error = torch.full((len(x),), math.nan, dtype=torch.float64)
     if num_probes > 1:
@@ -100,6 +107,7 @@ def flow_likelihood(
 def _of_block(
     model: Diffusion,
     x: Tensor,
+    context: Tensor | None,
     numbers: range,
     num_steps: int,
     num_probes: int,
@@ -122,7 +130,9 @@ def _of_block(
     z, total = alpha(gammas[0]) * y, torch.zeros(num_probes, len(y), dtype=y.dtype, device=device)
     take = _METHODS[method]
     for start, end in itertools.pairwise(gammas):
-        z, grown = take(lambda z, gamma: _slope(model, z, gamma, probes), z, start, end - start)
+        z, grown = take(
+            lambda z, gamma: _slope(model, z, gamma, context, probes), z, start, end - start
+        )
         total = total + grown
     size = num_elements(shape)
     log_normal = -0.5 * sum_event(z.double().square() + math.log(2 * math.pi), len(shape))
@@ -131,11 +141,13 @@ def _of_block(
     return (log_normal + total.double() + volume).cpu()
 
 
-def _slope(model: Diffusion, z: Tensor, gamma: Tensor, probes: Tensor) -> State:
+def _slope(
+    model: Diffusion, z: Tensor, gamma: Tensor, context: Tensor | None, probes: Tensor
+) -> State:
     """dz/dγ (B, *event), and its divergence by each probe, (K, B)."""
     with torch.enable_grad():
         z = z.detach().requires_grad_(True)
-        eps = model.denoise(z, gamma).eps
+        eps = model.denoise(z, gamma, context).eps
         along = [
             torch.autograd.grad(eps, z, probe, retain_graph=k + 1 < len(probes))[0]
             for k, probe in enumerate(probes)

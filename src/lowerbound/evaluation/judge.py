@@ -20,6 +20,8 @@ from lowerbound.models import Model
 __all__ = ["BATCH", "Judge", "subset"]
 
 BATCH = 500
+STRATIFIED_SAMPLES = 4
+"""Draws of each example, at least, of a model whose draws are shares of one whole."""
 NUMBERS_IN_MEMORY = 2**25
 
 
@@ -47,7 +49,8 @@ class Judge:
         split: what is judged, usually the validation set.
         engine: where, and with whom.
         max_rows: at most so many seeded rows.
-        num_samples: draws per example.
+        num_samples: draws per example; at least four of a model whose draws share out the noise
+            levels: one alone says little of all of them.
         importance: judge L_K, K = ``num_samples``, in place of the ELBO: what an
             importance-weighted objective maximises, or a tighter bound on the same log p(x) than
             it does (miwae, ciwae). Its memory does not grow with K.
@@ -88,15 +91,20 @@ class Judge:
 
     def _elbo(self, model: Model) -> dict[str, float]:
         first, size = self.rows.start, self.rows.stop - self.rows.start
-        if self.noise is None:
-            self.noise = model.judging_noise(range(first, first + size), self.num_samples)
+        num = max(self.num_samples, STRATIFIED_SAMPLES) if model.stratified else self.num_samples
+        is_kept = size * num * num_elements(model.event_shape) <= NUMBERS_IN_MEMORY
+        if is_kept and self.noise is None:
+            self.noise = model.judging_noise(range(first, first + size), num)
         sums: dict[str, Tensor] = {}
         with judging(model):
-            for block in blocks(size, max(1, model.rows_together(BATCH) // self.num_samples)):
-                noise = {name: tensor[:, block] for name, tensor in self.noise.items()}
+            for block in blocks(size, max(1, model.rows_together(BATCH) // num)):
                 rows = slice(first + block.start, first + block.stop)
+                if self.noise is None:
+                    noise = model.judging_noise(range(rows.start, rows.stop), num)
+                else:
+                    noise = {name: tensor[:, block] for name, tensor in self.noise.items()}
                 x, context = self.split[rows][0], context_of(model, self.split, rows)
-                bound = model.bound(x, context, num_samples=self.num_samples, noise=noise)
+                bound = model.bound(x, context, num_samples=num, noise=noise)
                 for name, term in {"bound": bound.value, **bound.terms()}.items():
                     sums[name] = sums.get(name, 0) + term.double().sum()
         totals = self.engine.sum(torch.stack(list(sums.values()))).tolist()

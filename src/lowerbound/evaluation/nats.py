@@ -28,9 +28,10 @@ from lowerbound.evaluation.likelihood import (
 from lowerbound.evaluation.prior import has_prior, prior_monte_carlo
 from lowerbound.models import Model
 
-__all__ = ["nats"]
+__all__ = ["monte_carlo_error", "nats"]
 
 BOUND_SAMPLES = 16
+"""Draws of each example; even, so that half of them can be compared with the other half."""
 SHOWN_SAMPLES = 100  # of L_K beside an exact value, which needs none
 DETAIL = "per group of "
 
@@ -142,13 +143,42 @@ def _bound(
         values.append(total)
     value, count = engine.gather(torch.cat(values)), num_samples * len(data)  # (N, M)
     means = {name: engine.sum(total) / count for name, total in sums.items()}
-    spread = (value.var(1).sum() / num_samples).sqrt() / len(data) if num_samples > 1 else None
     details = [mean.tolist() for name, mean in means.items() if name.startswith(DETAIL)]
     bound_of_all = {
         "value": float(value.mean()),
         "standard_error": standard_error(value.mean(1)),
-        "monte_carlo_error": None if spread is None else float(spread),
+        "monte_carlo_error": monte_carlo_error(value, model.stratified),
         "terms": {n: float(mean) for n, mean in means.items() if not n.startswith(DETAIL)},
     }
     per_latent = [rate for rates in details for rate in rates]
     return {"bound": bound_of_all, "rate_per_latent": per_latent or None}, value.mean(1)
+
+
+def monte_carlo_error(value: Tensor, stratified: bool = False) -> float | None:
+    """How far other draws move the mean of ``value`` over examples and draws.
+
+    Independent draws say so by their spread. Draws that share out what they are drawn from, each
+    having its own part of it, differ by much that is in every such set of draws and moves
+    nothing. Their even ones and their odd ones are two such sets, from coarser parts: half their
+    difference is how far the mean of both is off, or a little more.
+
+    Args:
+        value: of N examples by M draws, (N, M), nats.
+        stratified: whether the draws of one example are shares of one whole, in turn.
+
+    Returns:
+        Nats; None where one draw says nothing of it.
+
+    References:
+        Wolter, Introduction to Variance Estimation, 2007 (systematic samples).
+    """
+    num = value.shape[1]
+    if num < 2:
+        return None
+    if not stratified:
+        return float((value.var(1).sum() / num).sqrt() / len(value))
+    even, odd = value[:, ::2], value[:, 1::2]
+    gap = (even.mean(1) - odd.mean(1)).square().sum()
+    # Sets of sizes e and o differ by (1/e + 1/o)/(1/M) times the variance of the mean of both.
+    share = 1 / (num * (1 / even.shape[1] + 1 / odd.shape[1]))
+    return float((gap * share).sqrt() / len(value))

@@ -28,11 +28,18 @@ import torch
 from torch import Tensor
 
 from lowerbound._random import generator_for
-from lowerbound._shapes import num_elements
-from lowerbound.data import Split
+from lowerbound._shapes import repeated_rows
+from lowerbound.data import Mask, Split
 from lowerbound.distributions import DiagonalGaussian
 from lowerbound.errors import refuse
-from lowerbound.evaluation.base import as_split, blocks, check_split, judging
+from lowerbound.evaluation.base import (
+    as_split,
+    blocks,
+    check_split,
+    context_of,
+    judging,
+    mean_dims,
+)
 from lowerbound.evaluation.judge import subset
 from lowerbound.models import Diffusion, Model
 from lowerbound.models.chain import Step, step
@@ -53,7 +60,7 @@ class NoiseSplit:
         standard_errors: of the rates over examples, (S,).
         prior: KL(q(z_1|x) ‖ p(z_1)).
         reconstruction: log p(x|z_0).
-        num_dims: numbers of an example.
+        num_dims: numbers of an example; where a part of x is given, of its rest, on average.
         num_examples: how many the means are of.
     """
 
@@ -62,7 +69,7 @@ class NoiseSplit:
     standard_errors: Tensor
     prior: float
     reconstruction: float
-    num_dims: int
+    num_dims: float
     num_examples: int
 
     @property
@@ -83,6 +90,7 @@ class NoiseSplit:
 def split_by_noise(
     model: Model,
     x: Tensor | Split,
+    context: Tensor | None = None,
     *,
     num_bins: int | None = None,
     max_rows: int = 500,
@@ -92,7 +100,8 @@ def split_by_noise(
 
     Args:
         model: a diffusion.
-        x: examples (B, *event), or a split.
+        x: examples (B, *event), or a split, which has its own contexts.
+        context: of each example (B, …), where the model has one.
         num_bins: bins of equal length in t; every step of a chain, or 50 of continuous time,
             unless said. Of a bin of several steps one is drawn.
         max_rows: at most so many seeded rows.
@@ -103,7 +112,7 @@ def split_by_noise(
     """
     if not isinstance(model, Diffusion):
         raise refuse("model", "a diffusion", model.name)
-    split = subset(as_split(x), max_rows)
+    split = subset(as_split(x, context), max_rows)
     check_split(model, split)
     steps = None if model.timesteps is None else model.timesteps - 1
     num = num_bins or steps or 50
@@ -117,7 +126,7 @@ def split_by_noise(
         rates.std(0) / math.sqrt(len(rates)) if len(rates) > 1 else torch.full((num,), math.nan)
     )
     reconstruction, prior = others.mean(0).tolist()
-    size = num_elements(model.event_shape)
+    size = mean_dims(model, split)
     return NoiseSplit(gammas, rates.mean(0), spread, prior, reconstruction, size, len(rates))
 
 
@@ -142,30 +151,37 @@ def _of_row(
 ) -> tuple[Tensor, Tensor]:
     """Rates of one example in each bin (num,), and its reconstruction and prior (2,), float64."""
     device = model.calibrated.device
-    x = split[slice(row, row + 1)][0].to(device)
+    rows = slice(row, row + 1)
+    x, context = split[rows][0].to(device), context_of(model, split, rows)
     y, generator = model.end.scaled(x), generator_for("noise levels", seed, row, device=device)
     eps_0 = torch.randn(1, 1, *model.event_shape, generator=generator, device=device)
     eps = torch.randn(num, 1, *model.event_shape, generator=generator, device=device)
     place = torch.rand(num, 1, generator=generator, device=device)
-    others = torch.cat([model.reconstruction(x, y, eps_0)[0], model.prior_rate(y)])
+    clean = model.reconstruction(x, y, eps_0, context)[0]
+    others = torch.cat([clean, model.prior_rate(y, context)])
     parts = []
     for some in blocks(num, AT_ONCE):
         bins = torch.arange(some.start, some.stop, device=device).unsqueeze(1)
         if model.timesteps is None:
             time = (bins + place[some]) / num
-            parts.append(model.rates_at(y, eps[some], time)[0] / num)
+            parts.append(model.rates_at(y, eps[some], time, context)[0] / num)
             continue
         gammas = model.schedule.levels(model.timesteps).to(y.dtype)
         firsts = _firsts(model.timesteps - 1, num).to(device)
         count = firsts[bins + 1] - firsts[bins]
         index = firsts[bins] + torch.minimum((place[some] * count).long(), count - 1)
-        rate = model.step_rates(y, eps[some], gammas[index], gammas[index + 1])
+        rate = model.step_rates(y, eps[some], gammas[index], gammas[index + 1], context)
         parts.append(count * rate)
     return torch.cat(parts).squeeze(1).double(), others.double()
 
 
 def two_forms(
-    model: Model, x: Tensor, num_samples: int = 1, *, seed: int = 0
+    model: Model,
+    x: Tensor,
+    num_samples: int = 1,
+    *,
+    context: Tensor | None = None,
+    seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """The bound of whole chains z_1 … z_T ~ q(·|x) before and after Bayes' rule, nats.
 
@@ -173,6 +189,7 @@ def two_forms(
         model: a diffusion of T levels.
         x: examples (B, *event).
         num_samples: M chains per example.
+        context: of each example (B, …), where the model has one: classes or vectors.
         seed: of the chains.
 
     Returns:
@@ -181,22 +198,26 @@ def two_forms(
         to a bound.
 
     Raises:
-        InputError: a model that is no chain.
+        InputError: a model that is no chain, or that is given a part of x.
     """
     if not isinstance(model, Diffusion) or model.timesteps is None:
         raise refuse("model", "a diffusion of T levels (--timesteps)", model.name)
+    if isinstance(model.context, Mask):
+        raise refuse("model", "one of whole examples", f"given {model.context}")
     check_split(model, as_split(x))
     device = model.calibrated.device
     generator = generator_for("two forms", seed, device=device)
     with judging(model):
-        x = x.to(device).expand(num_samples, *x.shape).flatten(0, 1)
-        forward, after = _along_chain(model, x, generator)
+        given = context_of(model, as_split(x, context))
+        told = None if given is None else repeated_rows(given, num_samples)
+        chains = repeated_rows(x.to(device), num_samples)
+        forward, after = _along_chain(model, chains, told, generator)
     one, other = (torch.stack(f, -1).unflatten(0, (num_samples, -1)) for f in (forward, after))
     return one, other
 
 
 def _along_chain(
-    model: Diffusion, x: Tensor, generator: torch.Generator
+    model: Diffusion, x: Tensor, context: Tensor | None, generator: torch.Generator
 ) -> tuple[list[Tensor], list[Tensor]]:
     """See `two_forms`; of examples (N, *event), terms (N,) of both."""
     assert model.timesteps is not None
@@ -217,7 +238,7 @@ def _along_chain(
         kept = alpha(gamma_t) / alpha(gamma_s)
         added = -sigma(gamma_t).square() * torch.expm1(gamma_s - gamma_t)
         z_s, z = z, kept * z + added.sqrt() * normal()
-        p, q = model.reverse(z, gamma_s, gamma_t), step(z, y, gamma_s, gamma_t)
+        p, q = model.reverse(z, gamma_s, gamma_t, context), step(z, y, gamma_s, gamma_t)
         forward.append(_log_normal(z_s, p.mean, p.variance) - _log_normal(z, kept * z_s, added))
         after.append(-_kl_normal(q, p))
     # The noisy end.

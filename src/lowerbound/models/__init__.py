@@ -16,6 +16,7 @@ from lowerbound.models.coder import Coder, Point
 from lowerbound.models.codes import AutoregressiveCodes, CodePrior, PointMass, UniformCodes
 from lowerbound.models.conditional import CVAE, CVAEOptions
 from lowerbound.models.context import ContextModel, ContextOptions
+from lowerbound.models.denoising import DenoisingModel
 from lowerbound.models.diffusion import Diffusion, DiffusionOptions
 from lowerbound.models.flowed import FlowedGaussian
 from lowerbound.models.hierarchical import HierarchicalVAE, HierarchicalVAEOptions
@@ -33,6 +34,7 @@ from lowerbound.models.priors import (
     make_prior,
 )
 from lowerbound.models.quantised import VQVAE, VQVAEOptions
+from lowerbound.models.sampling import Sampling
 from lowerbound.models.vae import VAE, VAEOptions
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "CouplingPrior",
     "DCTCoder",
     "DCTOptions",
+    "DenoisingModel",
     "Diffusion",
     "DiffusionOptions",
     "Draw",
@@ -74,6 +77,7 @@ __all__ = [
     "Posterior",
     "Prior",
     "ProbabilisticPCA",
+    "Sampling",
     "StandardNormal",
     "UniformCodes",
     "VAEOptions",

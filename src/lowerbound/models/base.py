@@ -65,6 +65,9 @@ class Model(nn.Module, ABC):
     """Whether the bound is computed without samples, and is what is judged as log-likelihood."""
     has_weights: ClassVar[bool] = True
     """Whether `log_weight` is there, and with it L_K; without it the bound is all there is."""
+    stratified: ClassVar[bool] = False
+    """Whether the draws of one example share out what they are drawn from, in turn, and are not
+    independent: their mean then varies less than their spread says."""
     context: Context | None = None
     """What every example is given: all nats are then of log p(x|context), and whoever judges hands
     over what a split gives beside x. None for a model of p(x), which is never handed any."""

@@ -17,8 +17,6 @@ References:
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -27,7 +25,7 @@ from torch.nn import functional as F
 
 from lowerbound.noising import alpha, sigma
 
-__all__ = ["Step", "ancestral", "log_ratio", "step", "step_rate"]
+__all__ = ["Step", "log_ratio", "step", "step_rate"]
 
 
 class Step(NamedTuple):
@@ -74,23 +72,3 @@ def step_rate(error: Tensor, gamma_s: Tensor, gamma_t: Tensor, u: Tensor | None 
     if u is None:
         return mean_part
     return 0.5 * (torch.expm1(u) - u) + u.exp() * mean_part
-
-
-def ancestral(
-    reverse: Callable[[Tensor, Tensor, Tensor], Step],
-    z: Tensor,
-    gammas: Tensor,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Draw the chain from its noisy end to its clean end: z_0 (N, *event).
-
-    Args:
-        reverse: (z_t, γ_s, γ_t) -> p(z_s|z_t).
-        z: at the noisy end (N, *event).
-        gammas: of the levels, falling, (S + 1,).
-        generator: of the draws.
-    """
-    for gamma_t, gamma_s in itertools.pairwise(gammas):
-        p = reverse(z, gamma_s, gamma_t)
-        z = p.mean + p.variance.sqrt() * torch.empty_like(z).normal_(generator=generator)
-    return z

@@ -10,6 +10,9 @@
 The clean level is z_0, which is the first of a chain's x_1 … x_T; the sum begins at t = 2, because
 q(x_0|x_1, x_0) is a point, and its term is the reconstruction.
 
+Given a context c, the denoiser sees an embedding of it, and every line is of log p(x|c). A part of
+x that is given is seen without noise, and costs nothing.
+
 y is x in the unit of the end that p(x|z_0) belongs to. The sum or the integral over t is estimated
 at one random t per draw, times the number of terms: no draw knows all of the bound, the mean of
 many does. The times of one call of `noise` are spread evenly, u + k/n for k < n: each is uniform,
@@ -26,58 +29,65 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowerbound._random import permutation
-from lowerbound._shapes import num_elements, sum_event
-from lowerbound.data import Source
-from lowerbound.distributions import Real, Support
+from lowerbound._shapes import num_elements, repeated_rows, sum_event
+from lowerbound.data import Context, Mask, Source
+from lowerbound.distributions import Distribution, Real, Support
 from lowerbound.errors import refuse
-from lowerbound.models.base import Model
-from lowerbound.models.chain import Step, ancestral, log_ratio, step, step_rate
-from lowerbound.models.denoisers import fourier_features, make_denoiser
-from lowerbound.models.diffusion_options import DiffusionOptions, chosen, clean_end, fourier_of
-from lowerbound.models.ends import End, make_end
+from lowerbound.models.chain import log_ratio, step_rate
+from lowerbound.models.context import make_embedding
+from lowerbound.models.denoising import USUAL, DenoisingModel
+from lowerbound.models.diffusion_options import (
+    DiffusionOptions,
+    chosen,
+    clean_end,
+    fourier_of,
+    network_of,
+)
+from lowerbound.models.ends import End, make_end, mean_square_of
+from lowerbound.models.sampling import Sampling
 from lowerbound.models.variance import VarianceFactor
 from lowerbound.models.weightings import Weighting, weight
-from lowerbound.noising import Denoised, Prediction, alpha, denoised, sigma
+from lowerbound.nn import Embedding, make_denoiser
+from lowerbound.noising import Prediction, alpha, sigma
 from lowerbound.objectives import Bound, Noise
 from lowerbound.schedules import Schedule, make_schedule
 
 __all__ = ["Diffusion", "DiffusionOptions"]
 
 DEFAULTS = DiffusionOptions()
-HIGHEST_LEVEL = 1000.0
 NOTABLE_PRIOR = 0.01  # bits per dimension
-ROWS_FOR_SCALE = 10_000
 
 
-class Diffusion(Model):
+class Diffusion(DenoisingModel):
     """A diffusion model from its parts; `Diffusion.build` makes them from `DiffusionOptions`.
 
     Args:
-        network: (N, inputs · C, …), levels (N,) of 0 … 1000 -> (N, C, …), or twice as many
-            channels where ``learn_variance``; the inputs are z and its Fourier features.
+        network: z (N, C, …), levels (N,) of 0 … 1000 and an embedding (N, E) or None -> (N, C, …),
+            or twice as many channels where ``learn_variance``.
         schedule: γ of t.
         end: the unit of the diffusion, and p(x|z_0).
         prediction: what the network says.
         weighting: of the loss.
         timesteps: T, levels of a chain; None for continuous time.
         learn_variance: whether the network gives that of a chain's steps.
-        fourier: exponents of the features.
-        sampling_steps: of a draw in continuous time.
+        sampling: how draws are made.
+        context: what every example is given; None for a model of p(x).
+        embedding: of that context, (B, …) -> (B, E).
     """
 
     name: ClassVar[str] = "diffusion"
     has_encoder: ClassVar[bool] = False
     has_weights: ClassVar[bool] = False
-    mean_square: Tensor
+    stratified: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -89,17 +99,23 @@ class Diffusion(Model):
         weighting: Weighting = "bound",
         timesteps: int | None = None,
         learn_variance: bool = False,
-        fourier: Sequence[int] = (),
-        sampling_steps: int = 100,
+        sampling: Sampling = USUAL,
+        context: Context | None = None,
+        embedding: Embedding | None = None,
     ) -> None:
-        super().__init__(end.event_shape, end.support)
-        self.network, self.schedule, self.end = network, schedule, end
-        self.prediction, self.weighting = prediction, weighting
-        self.timesteps, self.learn_variance = timesteps, learn_variance
-        self.fourier, self.sampling_steps = tuple(fourier), sampling_steps
-        # What the network calls 0 … 1000, whatever becomes of learned ends.
-        self.level_range = float(schedule.gamma_0.detach()), float(schedule.gamma_1.detach())
-        self.register_buffer("mean_square", torch.tensor(1.0))
+        super().__init__(
+            end.event_shape,
+            end.support,
+            network,
+            schedule,
+            prediction=prediction,
+            timesteps=timesteps,
+            learn_variance=learn_variance,
+            sampling=sampling,
+            context=context,
+            embedding=embedding,
+        )
+        self.end, self.weighting = end, weighting
 
     @classmethod
     def build(
@@ -107,8 +123,11 @@ class Diffusion(Model):
         event_shape: Sequence[int],
         support: Support,
         options: DiffusionOptions = DEFAULTS,
-    ) -> Diffusion:
-        """The model that ``options`` describe.
+        *,
+        context: Context | None = None,
+        embedding: Embedding | None = None,
+    ) -> Self:
+        """The model that ``options`` describe; an embedding (B, …) -> (B, E) may be given.
 
         Raises:
             InputError: options that do not fit the data.
@@ -121,11 +140,20 @@ class Diffusion(Model):
         schedule = make_schedule(options.schedule, first, options.gamma_max, **ends)
         fixed = None if options.learn_ends else float(schedule.gamma_0)
         end, fourier = make_end(event_shape, support, fixed), fourier_of(options, support)
-        learned = options.variance == "learned"
-        sizes = chosen(options, "network", "width", "widths", "depth", "dropout")
-        network = make_denoiser(event_shape, 1 + 2 * len(fourier), 1 + learned, **sizes)
-        rest = chosen(options, "prediction", "weighting", "timesteps", "sampling_steps")
-        model = cls(network, schedule, end, learn_variance=learned, fourier=fourier, **rest)
+        learned, sizes = options.variance == "learned", network_of(options)
+        if embedding is not None:
+            sizes["embedding"] = embedding.size
+        outputs = 1 + learned
+        network = make_denoiser(
+            event_shape=event_shape, num_outputs=outputs, fourier=fourier, **sizes
+        )
+        if embedding is None:
+            fitting = dataclasses.replace(options, context_dim=network.embedding)
+            told = options if context is None else fitting
+            embedding = make_embedding(context, event_shape, told)
+        rest = chosen(options, "prediction", "weighting", "timesteps", "sampling")
+        given: Any = {"context": context, "embedding": embedding}
+        model = cls(network, schedule, end, learn_variance=learned, **rest, **given)
         model.options = options
         return model
 
@@ -143,37 +171,8 @@ class Diffusion(Model):
         start = torch.rand((), generator=generator, device=device)
         count = num_samples * batch_size
         time = (start + torch.arange(count, device=device) / count).reshape(shape) % 1
-        return {"eps": eps, "eps_0": eps_0, "time": time}
-
-    # --- the denoiser -----------------------------------------------------------------------
-
-    def denoise(self, z: Tensor, gamma: Tensor, context: Tensor | None = None) -> Denoised:
-        """x̂ and ε̂ of noisy examples, in the unit of the diffusion.
-
-        Args:
-            z: (N, *event).
-            gamma: −log SNR of z, () or (N,).
-            context: None.
-        """
-        return self._denoise(z, gamma)[0]
-
-    def _denoise(self, z: Tensor, gamma: Tensor) -> tuple[Denoised, Tensor | None]:
-        """See `denoise`; beside it v in [0, 1] of a learned variance, (N, *event), or None."""
-        gamma = gamma.to(z.dtype).expand(len(z))
-        low, high = self.level_range
-        seen = fourier_features(z, self.fourier) if self.fourier else z
-        raw: Tensor = self.network(seen, (gamma - low) * (HIGHEST_LEVEL / (high - low)), None)
-        raw = raw.to(z.dtype)  # a network in halves ends here
-        v = None
-        if self.learn_variance:
-            raw, v = raw.chunk(2, dim=1)
-            v = v.sigmoid()
-        scale: Any = self.mean_square.sqrt().to(z.dtype)
-        return denoised(self.prediction, z, raw, self._as_event(gamma), scale), v
-
-    def _as_event(self, t: Tensor) -> Tensor:
-        """Numbers (N,) so that they broadcast with (N, *event)."""
-        return t.reshape(-1, *(1,) * len(self.event_shape))
+        noise = {"eps": eps, "eps_0": eps_0, "time": time}
+        return self._with_drop(noise, batch_size, num_samples, generator)
 
     # --- the bound --------------------------------------------------------------------------
 
@@ -188,45 +187,51 @@ class Diffusion(Model):
     ) -> Bound:
         """See `Model.bound`; the rates are ``"prior"`` and ``"diffusion"``."""
         noise = self._given(x, num_samples, noise, generator)
-        y = self.end.scaled(x)
+        y, context = self.end.scaled(x), self._given_context(context, len(x))
         # Reconstruction: log p(x|z_0), where a little noise is left.
-        reconstruction = self.reconstruction(x, y, noise["eps_0"]).mean(0)
+        reconstruction = self.reconstruction(x, y, noise["eps_0"], context).mean(0)
         # Prior: KL(q(z_1|x) ‖ N(0, I)), in closed form.
-        prior = self.prior_rate(y)
+        prior = self.prior_rate(y, context)
         # Diffusion: all denoising steps, by one of them per draw.
-        rate, weighed = self._diffusion(y, noise["eps"], noise["time"])
+        rate, weighed = self._diffusion(y, noise["eps"], noise["time"], context)
         surrogate = None
         if weighed is not None:
             surrogate = reconstruction - prior - weighed.mean(0)
         rates = {"prior": prior, "diffusion": rate.mean(0)}
         return Bound(reconstruction, rates, surrogate=surrogate)
 
-    def reconstruction(self, x: Tensor, y: Tensor, eps_0: Tensor) -> Tensor:
+    def reconstruction(
+        self, x: Tensor, y: Tensor, eps_0: Tensor, context: Tensor | None = None
+    ) -> Tensor:
         """Log p(x|z_0) of examples (B, *event) at noises (M, B, *event): (M, B), nats."""
         gamma_0 = self.schedule.gamma_0.to(y.dtype)
         u = y + torch.exp(0.5 * gamma_0) * eps_0.to(y.dtype)  # z_0/α_0
-        log_prob: Tensor = self.end(u, gamma_0).log_prob(x.to(y.dtype))
+        log_prob: Tensor = self._completed(self.end(u, gamma_0), context).log_prob(x.to(y.dtype))
         return log_prob
 
-    def prior_rate(self, y: Tensor) -> Tensor:
+    def prior_rate(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """KL(q(z_1|x) ‖ N(0, I)) of y (B, *event): (B,), nats."""
         gamma_1 = self.schedule.gamma_1.to(y.dtype)
         # σ² − 1 is −α², and −log σ² is softplus(−γ).
         kl = 0.5 * (torch.sigmoid(-gamma_1) * (y.square() - 1) + F.softplus(-gamma_1))
-        return sum_event(kl, len(self.event_shape))
+        return self._summed(kl, context)
 
-    def _diffusion(self, y: Tensor, eps: Tensor, time: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _diffusion(
+        self, y: Tensor, eps: Tensor, time: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         """The diffusion term at random times, (M, B), nats, and weighed for training, or None."""
         if self.timesteps is None:
-            rate, gamma, per_time = self.rates_at(y, eps, time)
+            rate, gamma, per_time = self.rates_at(y, eps, time, context)
         else:
-            rate, gamma, per_time = self._of_chain(y, eps, time, self.timesteps)
+            rate, gamma, per_time = self._of_chain(y, eps, time, self.timesteps, context)
         if self.weighting == "bound":
             return rate, None
         width = self.schedule.gamma_1 - self.schedule.gamma_0
         return rate, weight(self.weighting, gamma, per_time, width) * rate
 
-    def rates_at(self, y: Tensor, eps: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def rates_at(
+        self, y: Tensor, eps: Tensor, time: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """½ γ'(t)‖ε − ε̂‖² at times (M, B), with γ and γ' there."""
         s, slope = self.schedule.interior(time.to(y.dtype))
         factor = VarianceFactor()
@@ -234,23 +239,35 @@ class Diffusion(Model):
             s.register_hook(factor)
             slope.register_hook(factor)
         gamma, gamma_rate, _ = self.schedule.at(s, slope)
-        error = self._error(y, eps, gamma)[0]
-        rate = 0.5 * gamma_rate * sum_event(error.square(), len(self.event_shape))
+        error = self._error(y, eps, gamma, context)[0]
+        rate = 0.5 * gamma_rate * self._summed(error.square(), context)
         factor.measure(rate)
         return rate, gamma, gamma_rate
 
     def _of_chain(
-        self, y: Tensor, eps: Tensor, time: Tensor, timesteps: int
+        self,
+        y: Tensor,
+        eps: Tensor,
+        time: Tensor,
+        timesteps: int,
+        context: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """T − 1 times the rate of a random step t = 2 … T, (M, B), with γ_t and its slope."""
         num = timesteps - 1
         index = (time * num).long().clamp(0, num - 1)
         gammas = self.schedule.levels(timesteps).to(y.dtype)
         gamma_s, gamma_t = gammas[index], gammas[index + 1]
-        rate = num * self.step_rates(y, eps, gamma_s, gamma_t)
+        rate = num * self.step_rates(y, eps, gamma_s, gamma_t, context)
         return rate, gamma_t, num * torch.expm1(gamma_t - gamma_s)
 
-    def step_rates(self, y: Tensor, eps: Tensor, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
+    def step_rates(
+        self,
+        y: Tensor,
+        eps: Tensor,
+        gamma_s: Tensor,
+        gamma_t: Tensor,
+        context: Tensor | None = None,
+    ) -> Tensor:
         """KL(q(z_s|z_t, x) ‖ p(z_s|z_t)) at z_t = α y + σ ε: (M, B), nats.
 
         Args:
@@ -258,20 +275,32 @@ class Diffusion(Model):
             eps: (M, B, *event).
             gamma_s: of the cleaner level (M, B).
             gamma_t: of the noisier level (M, B).
+            context: of each example (B, …), or None.
         """
-        error, v = self._error(y, eps, gamma_t)
+        error, v = self._error(y, eps, gamma_t, context)
         s, t = (self._as_event(g.flatten()).unflatten(0, g.shape) for g in (gamma_s, gamma_t))
         u = None if v is None else log_ratio(v, s, t)
-        return sum_event(step_rate(error, s, t, u), len(self.event_shape))
+        return self._summed(step_rate(error, s, t, u), context)
 
-    def _error(self, y: Tensor, eps: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _error(
+        self, y: Tensor, eps: Tensor, gamma: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         """ε − ε̂ at z = α y + σ ε, (M, B, *event), for γ (M, B); and v, or None."""
         eps = eps.to(y.dtype)
         level = self._as_event(gamma.flatten()).unflatten(0, gamma.shape)
         z = alpha(level) * y + sigma(level) * eps
-        said, v = self._denoise(z.flatten(0, 1), gamma.flatten())
+        num = len(eps)
+        beside = [repeated_rows(e, num) for e in self._embedded(context)]
+        told = None if context is None else repeated_rows(context, num)
+        said, v = self._denoise(z.flatten(0, 1), gamma.flatten(), told, *beside)
         error = eps - said.eps.unflatten(0, gamma.shape)
         return error, None if v is None else v.unflatten(0, gamma.shape)
+
+    def _summed(self, rate: Tensor, context: Tensor | None) -> Tensor:
+        """Rates (…, B, *event) summed over what is not given of x: (…, B), nats."""
+        if context is not None and isinstance(self.context, Mask):
+            rate = torch.where(context[:, 1] != 0, 0.0, rate)
+        return sum_event(rate, len(self.event_shape))
 
     def check_objective(self, name: str) -> None:
         """See `Model.check_objective`; there are no importance weights to climb."""
@@ -279,44 +308,24 @@ class Diffusion(Model):
         if name != "elbo":
             raise refuse("objective", f"elbo for a '{self.name}'", name)
 
-    # --- generation -------------------------------------------------------------------------
+    # --- the clean end -----------------------------------------------------------------------
 
-    @torch.no_grad()
-    def sample(
-        self,
-        num: int,
-        context: Tensor | None = None,
-        *,
-        generator: torch.Generator | None = None,
-        mean: bool = False,
-    ) -> Tensor:
-        """See `Model.sample`; with ``mean`` the mean of p(x|z_0) at the end of the same path."""
-        z = torch.empty(num, *self.event_shape, device=self.calibrated.device)
-        z = z.to(self.schedule.gamma_0.dtype).normal_(generator=generator)
-        gammas = self.schedule.levels(self.timesteps or self.sampling_steps + 1).flip(0)
-        z_0 = ancestral(self.reverse, z, gammas, generator)
-        p = self.end(z_0 / alpha(gammas[-1]), gammas[-1])
-        return p.mean if mean else p.sample(generator)
+    def scaled(self, x: Tensor) -> Tensor:
+        """See `DenoisingModel.scaled`."""
+        return self.end.scaled(x)
 
-    def reverse(self, z: Tensor, gamma_s: Tensor, gamma_t: Tensor) -> Step:
-        """p(z_s|z_t) of one step back, at z_t (N, *event), for γ of both levels, ()."""
-        said, v = self._denoise(z, gamma_t)
-        p = step(z, said.x, gamma_s, gamma_t)
-        if v is None:
-            return p
-        return Step(p.mean, p.variance * torch.exp(-log_ratio(v, gamma_s, gamma_t)))
+    def clean(self, z_0: Tensor, context: Tensor | None = None) -> Distribution:
+        """See `DenoisingModel.clean`."""
+        gamma_0 = self.schedule.gamma_0
+        return self._completed(self.end(z_0 / alpha(gamma_0), gamma_0), context)
 
     # --- what is measured and said ----------------------------------------------------------
 
     @torch.no_grad()
     def _calibrate(self, source: Source) -> None:
+        super()._calibrate(source)
         self.end.calibrate(source)
-        rows = permutation(len(source.train), "scale")[:ROWS_FOR_SCALE]
-        total = 0.0
-        for some in rows.split(500):
-            y = self.end.scaled(source.train[some][0].to(self.calibrated.device))
-            total += float(y.double().square().sum())
-        self.mean_square.fill_(total / (len(rows) * num_elements(self.event_shape)))
+        self.mean_square.fill_(mean_square_of(self.end, source, self.calibrated.device))
 
     @property
     def prior_bits(self) -> float:
@@ -338,10 +347,4 @@ class Diffusion(Model):
         if self.timesteps is not None:
             time = f"of a chain of {self.timesteps:,} levels, {self.timesteps - 1:,} steps"
         said = [f"The bound is that {time}, estimated at random times; it has no tighter L_K."]
-        if isinstance(self.support, Real):
-            sigma_0 = math.exp(0.5 * float(self.schedule.gamma_0))
-            said.append(
-                f"p(x|z_0) is a Gaussian of {sigma_0:.2g} standard deviations of the training "
-                "data. Nats are nats of a density in the data's own units."
-            )
-        return [*said, *self.warnings()]
+        return [*said, *self.end.notes(self.schedule.gamma_0), *super().notes(), *self.warnings()]

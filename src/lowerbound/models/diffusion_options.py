@@ -8,19 +8,21 @@ from typing import Any, Literal
 
 from lowerbound.distributions import Binary, Discrete, Support
 from lowerbound.errors import refuse
-from lowerbound.models.denoisers import DenoiserName
+from lowerbound.models.context import ContextOptions
+from lowerbound.models.sampling import SamplerName, Sampling
 from lowerbound.models.weightings import Weighting
+from lowerbound.nn import DenoiserKind
 from lowerbound.noising import Prediction
 from lowerbound.schedules import ScheduleName
 
-__all__ = ["DiffusionOptions", "chosen", "clean_end", "fourier_of"]
+__all__ = ["DiffusionOptions", "chosen", "clean_end", "fourier_of", "network_of"]
 
 GAMMA_OF_REAL = -13.3
 LEVELS_FOR_FOURIER = 8
 
 
 @dataclass(frozen=True)
-class DiffusionOptions:
+class DiffusionOptions(ContextOptions):
     """Options of the diffusion model."""
 
     schedule: ScheduleName = "linear"
@@ -43,25 +45,37 @@ class DiffusionOptions:
     weighting: Weighting = "bound"
     """What training weighs noise levels by: the bound itself, or simple, min-snr, edm or flow,
     which are for looks. The reported bound never has it."""
-    network: DenoiserName = "auto"
-    """unet or mlp; auto is a unet for images from 8 pixels a side."""
+    network: DenoiserKind = "auto"
+    """unet, dit or mlp; auto is a unet for images from 8 pixels a side, else an mlp."""
     width: int | None = None
-    """Channels of a unet at full size (32 unless said), or hidden units of an mlp (256)."""
+    """Channels of a unet at full size (32 unless said), numbers per token of a dit (128), or
+    hidden units of an mlp (256)."""
     widths: tuple[int, ...] | None = None
-    """Channels of each stage of a unet, as multiples of the width; 1, 2, 2 unless said. Each
-    stage halves the image; the last has attention."""
-    depth: int = 2
-    """Residual blocks, per stage of a unet."""
+    """Channels of each stage of a unet, as multiples of the width; 1, 2, … down to 4 … 7 pixels
+    unless said. Each stage halves the image."""
+    attention: tuple[int, ...] | None = None
+    """Stages of a unet with attention, counted from 0 at full size; the last unless said."""
+    patch: int | None = None
+    """Side of a patch of a dit (2 unless said)."""
+    depth: int | None = None
+    """Residual blocks per stage of a unet (2, and 1 below 16 pixels a side), blocks of a dit (4)
+    or an mlp (3)."""
     dropout: float = 0.0
-    """Inside the blocks of a unet."""
+    """Inside the blocks."""
     fourier: tuple[int, ...] | None = None
     """Exponents n of sines and cosines of 2^n pi z that the network sees too; unless said the two
     that tell neighbouring levels apart, and none for real or binary data."""
-    sampling_steps: int = 100
-    """Steps of a draw in continuous time; a chain takes all of its own."""
+    sampler: SamplerName = "ancestral"
+    """How draws are made unless they are asked for otherwise."""
+    sampling_steps: int | None = None
+    """Steps of a draw: all of a chain's, or 100 in continuous time, unless said."""
+    context_dim: int | None = None
+    """Numbers of the context's embedding, and of the noise level's, to which it is added; four
+    times the width of a unet, the width of a dit or an mlp, unless said."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "sampling_steps"):
+        super().__post_init__()
+        for name in ("width", "depth", "patch", "sampling_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise refuse(name, "at least 1", value)
@@ -72,8 +86,6 @@ class DiffusionOptions:
             )
         if self.widths is not None and (not self.widths or min(self.widths) < 1):
             raise refuse("widths", "numbers of at least 1", self.widths)
-        if self.depth < 1:
-            raise refuse("depth", "at least 1", self.depth)
         if not 0 <= self.dropout < 1:
             raise refuse("dropout", "from 0 to below 1", self.dropout)
         self._check_combinations()
@@ -83,6 +95,11 @@ class DiffusionOptions:
         if self.variance == "learned" and self.timesteps is None:
             remedy = "give --timesteps T"
             raise refuse("variance", "fixed in continuous time", self.variance, remedy)
+        if self.timesteps and self.sampling_steps and self.sampling_steps >= self.timesteps:
+            required = (
+                f"at most {self.timesteps - 1}, the steps of a chain of T = {self.timesteps}"
+            )
+            raise refuse("sampling_steps", required, self.sampling_steps)
         if self.weighting == "bound":
             return
         remedy = "a weight would move the noise to where it is easy; use --weighting bound"
@@ -91,10 +108,23 @@ class DiffusionOptions:
         if self.learn_ends:
             raise refuse("learn_ends", "left out for a weighting", True, remedy)
 
+    @property
+    def sampling(self) -> Sampling:
+        """How draws are made."""
+        return Sampling(self.sampler, self.sampling_steps)
+
 
 def chosen(options: DiffusionOptions, *names: str) -> dict[str, Any]:
     """Some of the options, by name."""
     return {name: getattr(options, name) for name in names}
+
+
+def network_of(options: DiffusionOptions) -> dict[str, Any]:
+    """What `make_denoiser` is told of the network; what is of one kind alone where it is said."""
+    own = {name: getattr(options, name) for name in ("widths", "attention", "patch")}
+    said = {name: value for name, value in own.items() if value is not None}
+    sizes = chosen(options, "width", "depth", "dropout")
+    return {"kind": options.network, "embedding": options.context_dim, **sizes, **said}
 
 
 def clean_end(options: DiffusionOptions, support: Support) -> float | None:

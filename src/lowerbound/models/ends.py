@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lowerbound._random import permutation
 from lowerbound._shapes import num_elements, sum_event
 from lowerbound.data import Source, measured
 from lowerbound.distributions import (
@@ -36,8 +37,9 @@ from lowerbound.distributions import (
 from lowerbound.distributions.categorical import draw_index
 from lowerbound.errors import refuse
 
-__all__ = ["End", "GridCategorical", "LevelsEnd", "RealEnd", "make_end"]
+__all__ = ["End", "GridCategorical", "LevelsEnd", "RealEnd", "make_end", "mean_square_of"]
 
+ROWS_FOR_SCALE = 10_000
 NEGLIGIBLE = 40.0  # nats below the likeliest level: less than the rounding of float64
 
 
@@ -71,6 +73,10 @@ class End(nn.Module, ABC):
     def calibrate(self, source: Source) -> None:
         """Measure the unit on the training set, where it must be measured."""
         return
+
+    def notes(self, gamma_0: Tensor) -> list[str]:
+        """What a reader of the nats should know of p(x|z_0)."""
+        return []
 
 
 @dataclass(frozen=True)
@@ -197,6 +203,14 @@ class RealEnd(End):
         """See `End.calibrate`."""
         self.unit.calibrate(measured(source.train))
 
+    def notes(self, gamma_0: Tensor) -> list[str]:
+        """See `End.notes`."""
+        sigma_0 = math.exp(0.5 * float(gamma_0))
+        return [
+            f"p(x|z_0) is a Gaussian of {sigma_0:.2g} standard deviations of the training data. "
+            "Nats are nats of a density in the data's own units."
+        ]
+
     def scaled(self, x: Tensor) -> Tensor:
         """See `End.scaled`."""
         return self.unit.standardized(x)
@@ -233,3 +247,13 @@ def make_end(event_shape: Sequence[int], support: Support, gamma_0: float | None
         support,
         "declare the data as one of them with --support, or use another model",
     )
+
+
+def mean_square_of(end: End, source: Source, device: torch.device) -> float:
+    """The mean of y² over seeded training examples and their numbers."""
+    rows = permutation(len(source.train), "scale")[:ROWS_FOR_SCALE]
+    total = 0.0
+    for some in rows.split(500):
+        y = end.scaled(source.train[some][0].to(device))
+        total += float(y.double().square().sum())
+    return total / (len(rows) * num_elements(end.event_shape))

@@ -23,7 +23,14 @@ from lowerbound.nn.dit import DiT, modulated
 from lowerbound.nn.fourier import FourierFeatures
 from lowerbound.nn.unet import UNet, sinusoids
 
-__all__ = ["Denoiser", "DenoiserKind", "MlpDenoiser", "fitting_denoiser", "make_denoiser"]
+__all__ = [
+    "Denoiser",
+    "DenoiserKind",
+    "MlpDenoiser",
+    "fitting_denoiser",
+    "fitting_widths",
+    "make_denoiser",
+]
 
 DenoiserKind = Literal["auto", "unet", "dit", "mlp"]
 SMALLEST_FOR_UNET = 8
@@ -131,6 +138,15 @@ def fitting_denoiser(event_shape: Sequence[int]) -> Literal["unet", "mlp"]:
     return "unet" if is_image else "mlp"
 
 
+def fitting_widths(sides: Sequence[int]) -> tuple[int, ...]:
+    """Stages of a U-Net for an image: halved down to 4 … 7 pixels, at most three times.
+
+    >>> fitting_widths((8, 8)), fitting_widths((28, 28))
+    ((1, 2), (1, 2, 2))
+    """
+    return (1, 2, 2, 2)[: max(1, min(sides).bit_length() - 2)]
+
+
 def make_denoiser(
     kind: DenoiserKind,
     event_shape: Sequence[int],
@@ -152,11 +168,13 @@ def make_denoiser(
             output has so many times the first axis of x.
         width: channels of a unet at full size (32 unless said), numbers per token of a dit (128),
             hidden units of an mlp (256).
-        depth: residual blocks per stage of a unet (2), blocks of a dit (4) or an mlp (3).
+        depth: residual blocks per stage of a unet (2, and 1 below 16 pixels a side), blocks of a
+            dit (4) or an mlp (3).
         fourier: exponents of `FourierFeatures` of x.
         embedding: numbers of the embedding of the level, and of ``extra``; follows the width.
         dropout: inside the blocks.
-        **options: of the kind alone: ``widths`` and ``attention`` of `UNet`; ``patch`` and
+        **options: of the kind alone: ``widths`` and ``attention`` of `UNet`, which follow the
+            image (see `fitting_widths`), attention being in the last stage; ``patch`` and
             ``head_size`` of `DiT`.
 
     Raises:
@@ -164,21 +182,48 @@ def make_denoiser(
     """
     kinds = [name for name in get_args(DenoiserKind) if name != "auto"]
     if kind not in get_args(DenoiserKind):
-        raise refuse("denoiser", f"one of auto, {', '.join(kinds)}", kind)
+        raise refuse("network", f"one of auto, {', '.join(kinds)}", kind)
     chosen = fitting_denoiser(event_shape) if kind == "auto" else kind
     _check_shape(chosen, event_shape)
+    if chosen == "unet":
+        options = _stages(event_shape[1:], options)
     width = WIDTHS[chosen] if width is None else width
-    depth = DEPTHS[chosen] if depth is None else depth
+    depth = _fitting_depth(chosen, event_shape) if depth is None else depth
     for name, value, least in (("width", width, 1), ("depth", depth, 1)):
         if value < least:
             raise refuse(name, f"at least {least}", value)
     for name in options:
         if name not in OPTIONS[chosen]:
-            own = ", ".join(OPTIONS[chosen]) or "none of its own"
-            raise refuse(name, f"an option of the {chosen} ({own})", options[name])
+            others = (
+                ", ".join(kind for kind, own in OPTIONS.items() if name in own) or "no network"
+            )
+            raise refuse(name, f"left out for a {chosen}: {others} has it", options[name])
     features = FourierFeatures(fourier)
     sizes = {"width": width, "depth": depth, "embedding": embedding, "dropout": dropout, **options}
     return Denoiser(_network(chosen, event_shape, features.ratio, num_outputs, sizes), features)
+
+
+def _fitting_depth(kind: str, event_shape: Sequence[int]) -> int:
+    """Residual blocks: fewer where an image is small."""
+    is_small = kind == "unet" and min(event_shape[1:]) < 2 * SMALLEST_FOR_UNET
+    return 1 if is_small else DEPTHS[kind]
+
+
+def _stages(sides: Sequence[int], options: dict[str, Any]) -> dict[str, Any]:
+    """``options`` of a U-Net with its stages, and attention in the last of them.
+
+    Raises:
+        InputError: stages that would halve a single pixel, or attention in one that is not there.
+    """
+    widths = tuple(options.get("widths") or fitting_widths(sides))
+    if min(sides) < 2 ** (len(widths) - 1):
+        required = f"at most {min(sides).bit_length()} stages for {shown_shape(sides)} pixels"
+        raise refuse("widths", required, len(widths))
+    attention = options.get("attention")
+    attention = (len(widths) - 1,) if attention is None else tuple(attention)
+    if any(not 0 <= stage < len(widths) for stage in attention):
+        raise refuse("attention", f"stages from 0 to {len(widths) - 1}", attention)
+    return {**options, "widths": widths, "attention": attention}
 
 
 def _network(
@@ -210,4 +255,4 @@ def _check_shape(kind: str, event_shape: Sequence[int]) -> None:
     }
     shape = shown_shape(event_shape)
     required = f"{' or '.join(fit)} for data of shape {shape}"
-    raise refuse("denoiser", required, f"{kind}, which takes {takes[kind]}")
+    raise refuse("network", required, f"{kind}, which takes {takes[kind]}")

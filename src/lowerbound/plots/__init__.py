@@ -22,7 +22,7 @@ from lowerbound.plots.examples import (
 from lowerbound.plots.images import MAX_IMAGES, displayable, image_grid, is_image
 from lowerbound.plots.latents import latents_figure
 from lowerbound.plots.levels import levels_figure, rates_of_levels
-from lowerbound.plots.noise_levels import noise_levels_figure
+from lowerbound.plots.noise_levels import denoising_figure, noise_levels_figure
 from lowerbound.plots.sequences import is_sequence
 from lowerbound.plots.style import save_figure
 from lowerbound.plots.training import has_curve, training_figure
@@ -33,6 +33,7 @@ __all__ = [
     "comparison_figure",
     "completions_figure",
     "decomposition_figure",
+    "denoising_figure",
     "displayable",
     "has_curve",
     "has_decomposition",

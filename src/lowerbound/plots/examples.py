@@ -117,6 +117,8 @@ def reconstructions_figure(
     support: Support,
     column_names: Sequence[str] = (),
     label: str | None = None,
+    *,
+    panel: str = "Means of p(x|z), z the mean of q(z|x)",
 ) -> Figure:
     """Examples beside what is left of them after encoding and decoding.
 
@@ -127,9 +129,9 @@ def reconstructions_figure(
         support: Of the data.
         column_names: One name per column of a table; x₁, x₂, … unless given.
         label: The class that all were decoded as, in place of their own.
+        panel: What the reconstructions are.
     """
     title = "Examples and their reconstructions" + (f" as class {label}" if label else "")
-    panel = "Means of p(x|z), z the mean of q(z|x)"
     if is_sequence(x.shape[1:]):
         layers = {"example": x[:40], f"as {label}" if label else "reconstruction": means[:40]}
         return sequence_figure(title, panel, layers, min(len(x), 5), x)[0]
@@ -210,7 +212,11 @@ def _outline(ax: Axes, mask: Tensor, rows: Iterable[int], height: float) -> None
 
 
 def interpolations_figure(
-    frames: Tensor, support: Support, column_names: Sequence[str] = ()
+    frames: Tensor,
+    support: Support,
+    column_names: Sequence[str] = (),
+    *,
+    space: str = "latent space",
 ) -> Figure:
     """Walks through the latent space from one example to another.
 
@@ -218,9 +224,10 @@ def interpolations_figure(
         frames: Decoded means (R, S, *event): R walks of S steps, ends included.
         support: Of the data.
         column_names: One name per column of a table; x₁, x₂, … unless given.
+        space: Where the walks go.
     """
     (walks, steps), event_shape = frames.shape[:2], frames.shape[2:]
-    title, position = "From one example to another", "fraction of the way in latent space"
+    title, position = "From one example to another", f"fraction of the way in {space}"
     panel = "Means of p(x|z) on the way"
     if is_sequence(event_shape):
         figure, ax = sequence_figure(title, panel, {panel: frames.flatten(0, 1)}, steps, frames)

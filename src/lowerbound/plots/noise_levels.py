@@ -1,4 +1,4 @@
-"""The figure of a diffusion: at which noise levels its nats go, and what the three terms cost."""
+"""Figures of a diffusion: where its nats go, what its terms cost, and a draw on its way."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from lowerbound.distributions import Support
 from lowerbound.errors import refuse
+from lowerbound.plots.images import image_grid, image_panels, shared_grey, shown_part
 from lowerbound.plots.style import DATA, INK, MARK, MODEL, Floats, dress, titled_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["noise_levels_figure"]
+__all__ = ["denoising_figure", "noise_levels_figure"]
 
 
 def noise_levels_figure(
@@ -25,7 +27,7 @@ def noise_levels_figure(
     *,
     reconstruction: float,
     prior: float,
-    num_dims: int,
+    num_dims: float,
 ) -> Figure:
     """Bits per dimension and unit of γ at each noise level, beside the three terms.
 
@@ -72,3 +74,27 @@ def _terms(ax: Axes, reconstruction: float, diffusion: float, prior: float) -> N
     for place, value in enumerate(values):
         ax.text(place, max(value, 0.0), f"{value:.4f}", ha="center", va="bottom", fontsize=8)
     dress(ax, f"The three terms: {sum(values):.3f} bits/dim")
+
+
+def denoising_figure(frames: Tensor, gammas: Tensor, support: Support) -> Figure:
+    """Draws on their way from noise to data, as the denoiser sees them.
+
+    Args:
+        frames: x̂ at S levels, (N, S, *event), images or volumes; a row of the figure is a draw.
+        gammas: Their −log SNR, falling, (S,).
+        support: Of the data.
+
+    Raises:
+        InputError: Another number of levels than of frames.
+    """
+    steps, event_shape = frames.shape[1], frames.shape[2:]
+    if len(gammas) != steps:
+        raise refuse("gammas", f"{steps} levels, one per frame", len(gammas))
+    grid = image_grid(shared_grey(frames.flatten(0, 1), support, frames[:, -1]), steps)
+    title = "From noise to data" + shown_part(event_shape)
+    panel = "What the denoiser takes for x; at the right the draw"
+    figure, (ax,) = image_panels(title, {panel: grid}, bottom=76)
+    cell = grid.shape[1] / steps
+    ax.set_xticks([cell * (i + 0.5) for i in range(steps)], [f"{g:.0f}" for g in gammas.tolist()])
+    ax.set_xlabel("γ = −log SNR", fontsize=9, color=INK)
+    return figure
