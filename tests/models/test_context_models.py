@@ -231,7 +231,9 @@ def two_hills(num: int = 400) -> Source:
     return Source(split, split, split, (2,), Real(), Classes(2, ("up", "down")), "hills")
 
 
-@each_name
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.nightly] if n == "vqvae" else []) for n in NAMES]
+)
 def test_what_is_learned_of_a_class_is_drawn_and_judged(name):
     source = two_hills()
     options = {**SMALL[name], **({"places": 2} if name == "vqvae" else {})}
