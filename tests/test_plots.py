@@ -359,6 +359,14 @@ def test_means_alone_are_not_called_draws(shape):
         assert ("means of p(x|z)" in said) == are_means
 
 
+def test_a_draw_on_its_way_has_a_column_per_level():
+    frames, gammas = torch.rand(3, 5, 1, 8, 8), torch.linspace(5, -8, 5)
+    figure = plots.denoising_figure(frames, gammas, Real())
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["5", "2", "-2", "-5", "-8"]
+    with pytest.raises(InputError, match="'gammas' must be 5 levels, one per frame, got 4"):
+        plots.denoising_figure(frames, gammas[1:], Real())
+
+
 def test_the_figure_of_noise_levels_has_an_area_that_is_the_diffusion_term():
     gammas, rates = torch.tensor([-6.0, -5.0, -1.0, 4.0]), torch.tensor([3.0, 8.0, 1.0])
     given = {"reconstruction": -0.5, "prior": 0.25, "num_dims": 4}

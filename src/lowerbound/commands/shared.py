@@ -157,7 +157,10 @@ def named(flags: OfRun, stem: str, ending: str, **usual: Any) -> Path:
         if field.name in NOT_IN_NAMES or value in (field.default, usual.get(field.name)):
             continue
         text = "" if value is True else Path(str(value)).name
-        asked += [field.name, re.sub(r"[^A-Za-z0-9.]+", "-", text).replace(".", "-").strip("-")]
+        asked += [
+            field.name.replace("_", "-"),
+            re.sub(r"[^A-Za-z0-9.]+", "-", text).replace(".", "-").strip("-"),
+        ]
     return flags.run / ("-".join(filter(None, asked)) + ending)
 
 
