@@ -53,7 +53,7 @@ def main() -> None:
     )
     figure, axes = panels(*titles)
     for i, name in enumerate(NAMES):
-        model = trained(name, source, steps=100 if args.quick else 2_000)
+        model = trained(name, source, steps=50 if args.quick else 2_000)
         with torch.no_grad():
             q = model.encode(x)
             mu, scale, z = q.mean, torch.zeros_like(q.mean), q.mean

@@ -64,7 +64,7 @@ def main() -> None:
         optimum = -0.5 * (D * math.log(2 * math.pi) + scales + D)
         ppca = lowerbound.create_model("ppca", source, latent_dim=k)
         lowerbound.fit(ppca, source, quiet=True)
-        vae = trained_vae(source, k, steps=800 if args.quick else 6_000)
+        vae = trained_vae(source, k, steps=500 if args.quick else 6_000)
         # log p(x|z) is quadratic in z: the mean over ε = ±√k e_j is its exact expectation.
         points = math.sqrt(k) * torch.cat([torch.eye(k), -torch.eye(k)]).double()
         with torch.no_grad():

@@ -31,7 +31,7 @@ def main() -> None:
     source = lowerbound.load_data("digits")
     model = lowerbound.create_model("vae", source, latent_dim=8, width=64, kl="sampled")
     with torch.enable_grad():
-        lowerbound.fit(model, source, steps=100 if args.quick else 2_000, quiet=True)
+        lowerbound.fit(model, source, steps=60 if args.quick else 2_000, quiet=True)
 
     train = source.train[slice(None)][0].float()
     x = source.test[slice(None)][0].float()
@@ -42,7 +42,7 @@ def main() -> None:
     for kind, sizes in KINDS.items():
         with torch.enable_grad():
             fitted = lowerbound.fit_prior(
-                model, source, kind, steps=60 if args.quick else 1_000, **sizes
+                model, source, kind, steps=30 if args.quick else 1_000, **sizes
             )
         after = fitted.model.bound(x, num_samples=20, noise=noise)
         same = (after.reconstruction - before.reconstruction).abs().max()

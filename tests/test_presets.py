@@ -106,3 +106,12 @@ def test_a_program_is_told_what_to_write(capsys):
         create_model("dreg", (4,))
     assert call("train", "--model", "iwea") == 2
     assert "did you mean 'iwae'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [*MODELS, *PRESETS])
+def test_every_model_and_preset_has_its_page_and_its_recipe(name):
+    root = PAGE.parent.parent.parent
+    page = PAGE if name in PRESETS else PAGE.parent / f"{name}.md"
+    assert f"`{name}`" in page.read_text() or f"--model {name}" in page.read_text()
+    recipes = [yaml.safe_load(path.read_text()) for path in (root / "recipes").glob("*.yaml")]
+    assert name in {recipe["model"] for recipe in recipes}

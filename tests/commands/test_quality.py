@@ -49,9 +49,10 @@ def test_without_the_flag_there_is_no_such_block(run, capsys):
     assert "quality" not in json.loads(capsys.readouterr().out)
 
 
-def test_classes_of_a_conditional_model_are_drawn_as_in_the_training_set(tmp_path, capsys):
-    out = tmp_path / "cvae"
-    assert call("train", "digits", "--model", "cvae", "--out", out, *TRAIN) == 0
+@pytest.mark.parametrize("condition", ["labels", "mask:2"])
+def test_conditional_models_are_given_what_they_draw_for(condition, tmp_path, capsys):
+    out, given = tmp_path / "cvae", ("--model", "cvae", "--condition", condition)
+    assert call("train", "digits", *given, "--out", out, *TRAIN) == 0
     assert quality_of(capsys, out, "--quality-samples", 30)["num_samples"] == 30
 
 

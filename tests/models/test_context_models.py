@@ -140,6 +140,23 @@ def test_weights_of_the_posterior_and_draws_of_the_prior_agree_on_the_evidence(v
             assert float(by_prior) == pytest.approx(float(by_posterior[i]), abs=0.1)
 
 
+@pytest.mark.parametrize("variant", ["cvae", "hvae", "ladder"])
+@each_context
+def test_rates_in_closed_form_are_those_of_the_weights(variant, context):
+    options = {"prior": "conditional"} if variant == "cvae" else {}
+    model, num = made(variant, context, **options).double(), 4000
+    drawn_anew(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.5)
+        x, given = examples(3).double(), contexts(context, 3)
+        noise = model.noise(3, num, torch.Generator().manual_seed(1))
+        bound = model.bound(x, given, num_samples=num, noise=noise).value
+        weights = model.log_weight(x, num, given, noise=noise)
+    error = 4 * weights.std(0) / math.sqrt(num)
+    assert ((weights.mean(0) - bound).abs() < error + 1e-9).all()
+
+
 @pytest.mark.parametrize("variant", ["vqvae", "vqvae-uniform"])
 @each_context
 def test_codes_given_a_context_are_a_distribution_and_drawn_from_it(variant, context):
@@ -214,7 +231,9 @@ def two_hills(num: int = 400) -> Source:
     return Source(split, split, split, (2,), Real(), Classes(2, ("up", "down")), "hills")
 
 
-@each_name
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.nightly] if n == "vqvae" else []) for n in NAMES]
+)
 def test_what_is_learned_of_a_class_is_drawn_and_judged(name):
     source = two_hills()
     options = {**SMALL[name], **({"places": 2} if name == "vqvae" else {})}

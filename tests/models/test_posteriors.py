@@ -242,7 +242,10 @@ def test_a_full_posterior_has_its_kl_in_closed_form():
     torch.testing.assert_close(sampled.rates["kl"], bound.rates["kl"], rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize("kind", POSTERIORS)
+BY_NIGHT = {"iaf": [pytest.mark.nightly]}  # many passes through a flow
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=BY_NIGHT.get(k, [])) for k in POSTERIORS])
 def test_annealing_from_the_encoder_finds_the_evidence(kind):
     model, x = moved(kind, 2), examples()
     from_prior, from_encoder = (

@@ -107,6 +107,8 @@ def test_a_dit_takes_other_sizes_and_tells_places_apart():
     same = torch.ones(2, 1, 12, 6)
     out = net(same, LEVELS)
     assert out.shape == same.shape
+    patches = out[0, 0, ::2, ::2].flatten()[:, None]  # the same number of every patch
+    assert torch.cdist(patches, patches).fill_diagonal_(1).min() > 1e-6
     places = net.network._places((6, 3))
     assert torch.cdist(places, places).fill_diagonal_(1).min() > 0.1
 
@@ -119,6 +121,13 @@ def test_fourier_features_are_sines_and_cosines_behind_the_values():
     torch.testing.assert_close(found, torch.cat(expected, 1), atol=1e-5, rtol=0)
     assert FourierFeatures((0, 3)).ratio * 2 == found.shape[1]
     assert FourierFeatures(())(z) is z
+
+
+def test_the_network_sees_the_features():
+    net = awake((1, 4, 4), "mlp", fourier=(1,))
+    x = numbers(1, 4, 4)
+    torch.testing.assert_close(net(x, LEVELS), net.network(FourierFeatures((1,))(x), LEVELS))
+    assert (net(x, LEVELS) - net.network(x.repeat(1, 3, 1, 1), LEVELS)).abs().max() > 1e-4
 
 
 def test_fourier_features_tell_neighbouring_levels_apart():

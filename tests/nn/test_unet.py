@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lowerbound.nn.unet import UNet, sinusoids
+from lowerbound.nn.unet import Attention, UNet, sinusoids
 
 
 def small(channels: int = 1) -> UNet:
@@ -49,6 +49,16 @@ def test_attention_carries_a_pixel_to_every_place():
     x = torch.zeros(1, 1, 40, 40, requires_grad=True)
     net(x, torch.zeros(1))[0, 0, 39, 39].backward()
     assert x.grad[0, 0, 0, 0] != 0  # far outside every convolution's reach
+
+
+def test_attention_is_the_formula():
+    layer, h = Attention(64), torch.randn(2, 64, 3, 5)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    q, k, v = layer.qkv(layer.norm(h)).flatten(2).unflatten(1, (3, 2, 32)).unbind(1)
+    weights = torch.softmax(torch.einsum("nhci,nhcj->nhij", q, k) / 32**0.5, -1)
+    seen = torch.einsum("nhij,nhcj->nhci", weights, v).reshape(h.shape)
+    torch.testing.assert_close(layer(h), h + layer.out(seen), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("width", [1, 7, 50, 96])

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from lowerbound import preparation
 from lowerbound import run as run_module
 from lowerbound.cli import run_command_line
 from lowerbound.training import checkpoint, loop
@@ -27,7 +28,7 @@ from tests.reliability.tiny import (
 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 PLACES = {  # what is about to be called, for the how-manieth time, and the step that is then saved
-    "data load": (run_module, "load_data", 1, None),
+    "data load": (preparation, "load_data", 1, None),
     "before the first step": (loop.Length, "progress", 1, 1),
     "first step": (loop.Step, "forward", 1, 1),
     "mid-run": (loop.Step, "forward", 32, 32),
@@ -130,7 +131,7 @@ def stopped_in_a_finaliser(number):
         del thing
         time.sleep(20)
 
-    run_module.load_data = load_data
+    preparation.load_data = load_data
     return run_command_line(["train", "digits", "--quiet"])
 
 
@@ -149,7 +150,7 @@ def stopped_in_an_import(number):
         except BaseException as error:
             raise ImportError("initialization failed") from error
 
-    run_module.load_data = load_data
+    preparation.load_data = load_data
     return run_command_line(["train", "digits", "--quiet"])
 
 
@@ -206,5 +207,5 @@ def test_a_hundred_signals_at_random_times(tmp_path, undisturbed):
 
 def run_and_say(args, started):
     loop.SECONDS_BETWEEN_LOGS = float("inf")
-    before_call(run_module, "load_data", 1, started.touch)
+    before_call(preparation, "load_data", 1, started.touch)
     return run_command_line(args)

@@ -70,6 +70,21 @@ def test_the_known_part_stays_as_it_was_given(method, repeats):
     assert torch.equal(again, found)
 
 
+def test_the_known_part_is_as_noisy_as_its_level_from_the_first_on():
+    seen, gammas = [], levels(6)
+
+    def denoise(z, gamma):
+        seen.append(z[:, 0])
+        return Optimal(PAIR)(z, gamma)
+
+    inpaint(denoise, normal(10_000, 2), gammas, KNOWN, MASK)
+    assert len(seen) == len(gammas)
+    for z, gamma in zip(seen, gammas, strict=True):
+        noise = (z - alpha(gamma) * KNOWN[0]) / sigma(gamma)
+        assert abs(float(noise.mean())) < 0.05
+        assert float(noise.std()) == pytest.approx(1, abs=0.04)
+
+
 def moments(repeats, jump=1, steps=40, n=2_000):
     found = inpaint(
         Optimal(PAIR), normal(n, 2), levels(steps), KNOWN, MASK, repeats=repeats, jump=jump

@@ -103,7 +103,7 @@ def sampled_log_likelihood(
 
 def is_deterministic(model: Model) -> bool:
     """Whether nothing is drawn to judge it: its posterior is a point, or it has none."""
-    return not model.noise(1)
+    return model.is_likelihood and not model.judging_noise([0])
 
 
 def exact_log_likelihood(
