@@ -158,3 +158,14 @@ def test_what_cannot_be_renoised_is_refused(digits):
         inpaint(model, examples(2), torch.ones(3, dtype=torch.bool))
     with pytest.raises(InputError, match="'x' must be examples of shape 4, got 3"):
         to_noise(model, examples(2, 3))
+
+
+def test_what_is_made_is_in_the_units_of_the_data(digits):
+    model = create_model("diffusion", digits, network="mlp", width=16, sampling_steps=8)
+    x = digits.test.x[:3]
+    frames, _ = denoising_path(model, 4, 3)
+    made = inpaint(model, x, torch.tensor(False))
+    for some in (frames, made):  # −1 … 1 in the unit of the diffusion
+        assert some.min() >= 0
+        assert 1 < float(some.mean()) < 16
+        assert some.max() <= 16

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lowerbound.build import create_model
-from lowerbound.data import Classes, Vector
+from lowerbound.data import Classes, Mask, Vector
 from lowerbound.errors import InputError
 from lowerbound.generation import draw
 from lowerbound.models import Diffusion, Sampling
@@ -185,3 +185,30 @@ def test_a_chain_draws_by_some_of_its_own_levels():
         assert len(some) == 6
         assert (some[0], some[-1]) == (own[0], own[-1])
         assert all(torch.isclose(own, level, atol=1e-6).any() for level in some)
+
+
+def test_where_levels_lie_follows_the_sampler():
+    model = optimal_model(LinearSchedule(-6.0, 4.0), 1)
+    spaced = {
+        "ancestral": lambda g: g,
+        "heun": lambda g: (g / 14).exp(),
+        "euler": lambda g: torch.sigmoid(g / 2),
+    }
+    for sampler, place in spaced.items():
+        gammas = model.with_sampler(sampler, steps=7).levels()
+        steps = place(gammas).diff()
+        torch.testing.assert_close(steps, steps[:1].expand(7))
+        assert (float(gammas[0]), float(gammas[-1])) == (4, -6)
+
+
+def test_a_part_of_x_that_is_given_is_seen_without_its_noise():
+    model = told(Mask(), label_dropout=0.0)
+    x, mask = torch.full((2, 5), 4.0), torch.tensor([1.0, 1, 0, 0, 1]).expand(2, 5)
+    context, gamma = torch.stack([x * mask, mask], 1), torch.tensor(2.0)
+    z, rest = torch.randn(2, 5, generator=seeded()), mask == 0
+    other = torch.where(rest, z, z + 3)
+    with torch.no_grad():
+        one, two = (model.denoise(some, gamma, context).eps for some in (z, other))
+        moved = model.denoise(z, gamma, torch.stack([(x + 3) * mask, mask], 1)).eps
+    assert torch.equal(one[rest], two[rest])
+    assert not torch.isclose(one[rest], moved[rest]).any()
