@@ -4,8 +4,8 @@ Every row samples a batch of 28×28 images with N evaluations of an untrained U-
 gradients), and has the same number of bare forward passes of *its own* network beside it, in turns
 within one process: the ratio of the two is what the solver costs beyond the network. The three
 U-Nets have the same widths, depth and attention at 7×7, and about as many parameters. Ours also
-samples as the others do, with x̂ clipped. The table has medians over the rounds; ratios are taken
-round by round.
+samples as the others do, with x̂ clipped; its rows end in a draw of levels from p(x|z_0). The table
+has medians over the rounds; ratios are taken round by round.
 
     python benchmarks/sampling.py [--steps 20] [--batch-size 16] [--width 32] [--rounds 5]
                                   [--threads 2] [--clock wall|cpu] [--compile]
@@ -26,9 +26,9 @@ from typing import NamedTuple
 
 import torch
 
-from lowerbound.nn.unet import UNet
-from lowerbound.noising import Denoised, denoised
-from lowerbound.solvers import METHODS, clipped, finish, grid, solve
+from lowerbound.build import create_model
+from lowerbound.noising import Denoised
+from lowerbound.solvers import METHODS, clipped, grid, solve
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -69,32 +69,29 @@ def evaluations(row: Row) -> int:
 
 
 def ours(args) -> dict[str, Row]:
-    net = UNet(1, 1, width=args.width, widths=WIDTHS, depth=DEPTH, attention=(2,))
-    net = net.to(DEVICE).eval()
-    torch.nn.init.normal_(net.last.weight, std=0.01)  # it starts by giving zero
-    called = torch.compile(net) if args.compile else net
+    """The model itself: what `sample` takes, with drawing x from p(x|z_0) at the end."""
+    sizes = {"width": args.width, "widths": WIDTHS, "depth": DEPTH, "fourier": ()}
+    given = {"support": "discrete:256", "network": "unet", "prediction": "eps", **sizes}
+    model = create_model("diffusion", (1, SIDE, SIDE), **given).to(DEVICE)
+    net = model.network
+    torch.nn.init.normal_(net.network.last.weight, std=0.01)  # it starts by giving zero
+    if args.compile:
+        net.compile()
     z = torch.randn(args.batch_size, 1, SIDE, SIDE, device=DEVICE)
+    level = torch.full((args.batch_size,), 500.0, device=DEVICE)
 
-    def denoise(z, gamma):
-        level = (55 * gamma + 725).expand(len(z))
-        return denoised("eps", z, called(z, level), gamma)
-
-    def row(method: str, denoise=denoise, **options) -> Row:
+    def row(method: str, **options) -> Row:
         steps = args.steps // METHODS[method].evaluations
-        # One evaluation is the last one of all, from the cleanest level to x.
-        gammas = grid("gamma", max(1, steps - 1), lambda t: -13 + 18 * t)
+        drawing = model.with_sampler(method, steps=steps, **options)
+        return Row(net, lambda: drawing.sample(args.batch_size), lambda: net(z, level))
 
-        def sample():
-            given = {"method": method, **options}
-            return finish(denoise, solve(denoise, z, gammas, **given), gammas)
-
-        level = torch.full((args.batch_size,), 500.0, device=DEVICE)
-        return Row(net, sample, lambda: called(z, level))
-
-    inside = clipped(denoise, -1.0, 1.0)
+    inside, gammas = clipped(model.denoiser(), -1.0, 1.0), model.with_sampler(steps=args.steps)
+    gammas = gammas.levels()
     return {
         "lowerbound, ddim": row("ddim"),
-        "lowerbound, ddim, clipped": row("ddim", inside),
+        "lowerbound, ddim, clipped": Row(
+            net, lambda: model.clean(solve(inside, z, gammas)).sample(), lambda: net(z, level)
+        ),
         "lowerbound, ddim, η = 1": row("ddim", eta=1.0),
         "lowerbound, dpm++": row("dpm++"),
         "lowerbound, ancestral": row("ancestral"),
