@@ -127,3 +127,12 @@ def test_an_unknown_schedule_is_refused():
         make_schedule("quadratic")
     with pytest.raises(InputError, match="'num_steps' must be at least 2"):
         ddpm_gammas(1)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_may_be_moved_between_precisions(name):
+    schedule, t = make_schedule(name, -6.0, 4.0), torch.linspace(0, 1, 9)
+    gammas = schedule.gamma(t)
+    moved = make_schedule(name, -6.0, 4.0).double().float()
+    torch.testing.assert_close(moved.gamma(t), gammas, rtol=1e-5, atol=1e-5)
+    assert [float(g) for g in moved.gamma(t)[[0, -1]]] == [-6.0, 4.0]

@@ -147,6 +147,15 @@ class TrainingConfig:
             return self.num_samples
         return 1 if self.objective == "elbo" else DEFAULT_IMPORTANCE_SAMPLES
 
+    @property
+    def reweighing(self) -> str | None:
+        """The option that weighs rates, by name; None where the bound is climbed as it is."""
+        if self.kl_balancing:
+            return "kl_balancing"
+        if self.beta_warmup:
+            return "beta_warmup"
+        return "beta" if self.beta != 1.0 else None
+
 
 def _check(config: Any, name: str, required: str, holds: Any) -> None:
     value = getattr(config, name)

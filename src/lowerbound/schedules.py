@@ -144,9 +144,10 @@ class CosineSchedule(Schedule):
 
     def interior(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """See `Schedule.interior`."""
-        start, end = self.angles
+        angles = self.angles.double()  # a model in another precision has moved them to it
+        start, end = angles
         u = torch.lerp(start, end, t.double())
-        ends = self.angles.tan().log()
+        ends = angles.tan().log()
         width = ends[1] - ends[0]
         s = (u.tan().log() - ends[0]) / width
         slope = (end - start) / (u.sin() * u.cos() * width)

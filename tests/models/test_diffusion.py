@@ -327,3 +327,23 @@ def test_an_end_that_leaves_signal_is_warned_of_in_bits(digits):
     assert f"costs {bits:.3f} bits per dimension" in said
     assert said in model.notes()
     assert not create_model("diffusion", digits, **SMALL).warnings()
+
+
+def test_only_what_trains_an_interior_measures_it_over_all_processes(monkeypatch):
+    def alone(tensor):
+        raise AssertionError("asked all processes for a mean")
+
+    monkeypatch.setattr("lowerbound.models.variance.global_mean", alone)
+    learned, x = small(schedule="learned"), data(4)
+    assert learned.bound(x).value.isfinite().all()  # judged, by one process or with others
+    assert small().train().bound(x).value.isfinite().all()
+    with pytest.raises(AssertionError, match="all processes"):
+        learned.train().bound(x)
+
+
+@pytest.mark.parametrize("reweighing", ["beta", "beta_warmup", "kl_balancing"])
+def test_what_a_weighting_would_lose_is_refused(reweighing):
+    small().check_objective("elbo", reweighing if reweighing != "kl_balancing" else None)
+    for model in (small(weighting="simple"), small(learn_ends=True)):
+        with pytest.raises(InputError, match=f"'{reweighing}' must be left out"):
+            model.check_objective("elbo", reweighing)

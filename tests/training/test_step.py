@@ -7,6 +7,7 @@ import torch
 
 from lowerbound.build import create_model
 from lowerbound.config import TrainingConfig
+from lowerbound.errors import InputError
 from lowerbound.training import fit_model
 from lowerbound.training.checkpoint import load_newest
 from lowerbound.training.compiling import find_compiler, resolve_compile
@@ -26,6 +27,16 @@ LONG, SHORT = Length(10**9, None), Length(10, None)
 def compiled(device, length, model, choice="auto", precision="bf16", devices=1):
     config = TrainingConfig(compile=choice, precision=precision, devices=devices)
     return resolve_compile(config, device, length, model)
+
+
+def test_a_learned_schedule_is_never_compiled():
+    options = {"network": "mlp", "width": 8, "schedule": "learned"}
+    model = create_model("diffusion", (3,), **options)
+    assert not compiled(CUDA, Length(10**6, None), model)
+    with pytest.raises(InputError, match="'compile' must be never or auto"):
+        compiled(CUDA, Length(10**6, None), model, "always")
+    chain = create_model("diffusion", (3,), timesteps=5, **options)
+    assert compiled(CUDA, Length(10**6, None), chain)
 
 
 @pytest.fixture

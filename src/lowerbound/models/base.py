@@ -256,8 +256,18 @@ class Model(nn.Module, ABC):
         """(name, parameters, share of the run) of each phase of training; the shares sum to 1."""
         return [("all", list(self.parameters()), 1.0)]
 
-    def check_objective(self, name: str) -> None:
+    @property
+    def can_compile(self) -> bool:
+        """Whether a compiled training step has the gradients of one that is not."""
+        return True
+
+    def check_objective(self, name: str, reweighing: str | None = None) -> None:
         """Refuse an objective that this model cannot be trained by.
+
+        Args:
+            name: of the objective.
+            reweighing: the option that weighs the rates against each other or against the
+                reconstruction, by name; None where the bound is climbed as it is.
 
         Raises:
             InputError: anything but the bound itself for a model that is fitted in closed form.

@@ -25,6 +25,7 @@ from lowerbound.errors import refuse
 from lowerbound.models.chain import Step, log_ratio, step
 from lowerbound.models.context import ContextModel
 from lowerbound.models.sampling import Sampling
+from lowerbound.models.weightings import Weighting
 from lowerbound.nn import Embedding
 from lowerbound.noising import Denoised, Prediction, denoised
 from lowerbound.schedules import Schedule
@@ -56,6 +57,8 @@ class DenoisingModel(ContextModel):
     """
 
     mean_square: Tensor
+    weighting: Weighting = "bound"
+    """Of the noise levels, for training alone."""
 
     def __init__(
         self,
@@ -218,3 +221,23 @@ class DenoisingModel(ContextModel):
         if v is None:
             return p
         return Step(p.mean, p.variance * torch.exp(-log_ratio(v, gamma_s, gamma_t)))
+
+    # --- training ---------------------------------------------------------------------------
+
+    def check_objective(self, name: str, reweighing: str | None = None) -> None:
+        """See `Model.check_objective`; there are no weights to climb, nor levels to balance.
+
+        What weighs a rate would be lost under a weighting, and move learned ends off the bound.
+        """
+        super().check_objective(name, reweighing)
+        if name != "elbo":
+            raise refuse("objective", f"elbo for a '{self.name}'", name)
+        weighed = self.weighting != "bound" or self.schedule.learns_ends
+        if reweighing == "kl_balancing" or (reweighing is not None and weighed):
+            required = f"left out for a '{self.name}' with a weighting, learned ends or balancing"
+            raise refuse(reweighing, required, "given")
+
+    @property
+    def can_compile(self) -> bool:
+        """See `Model.can_compile`; a compiled step would leave out the hooks of `variance`."""
+        return self.timesteps is not None or not self.schedule.learns_interior

@@ -234,14 +234,14 @@ class Diffusion(DenoisingModel):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """½ γ'(t)‖ε − ε̂‖² at times (M, B), with γ and γ' there."""
         s, slope = self.schedule.interior(time.to(y.dtype))
-        factor = VarianceFactor()
-        if self.training and self.schedule.learns_interior and s.requires_grad:
-            s.register_hook(factor)
-            slope.register_hook(factor)
+        # Nobody else measures: all processes must take part, and only those that train surely do.
+        learns = self.training and self.schedule.learns_interior and s.requires_grad
+        factor = VarianceFactor(s, slope) if learns else None
         gamma, gamma_rate, _ = self.schedule.at(s, slope)
         error = self._error(y, eps, gamma, context)[0]
         rate = 0.5 * gamma_rate * self._summed(error.square(), context)
-        factor.measure(rate)
+        if factor is not None:
+            factor.measure(rate)
         return rate, gamma, gamma_rate
 
     def _of_chain(
@@ -301,12 +301,6 @@ class Diffusion(DenoisingModel):
         if context is not None and isinstance(self.context, Mask):
             rate = torch.where(context[:, 1] != 0, 0.0, rate)
         return sum_event(rate, len(self.event_shape))
-
-    def check_objective(self, name: str) -> None:
-        """See `Model.check_objective`; there are no importance weights to climb."""
-        super().check_objective(name)
-        if name != "elbo":
-            raise refuse("objective", f"elbo for a '{self.name}'", name)
 
     # --- the clean end -----------------------------------------------------------------------
 

@@ -208,9 +208,9 @@ class VAE(ContextModel):
         penalty = torch.stack([PENALTIES[name](q, one, self.num_examples) for one in z]).mean(0)
         return {name: self.options.penalty_weight * penalty}
 
-    def check_objective(self, name: str) -> None:
+    def check_objective(self, name: str, reweighing: str | None = None) -> None:
         """See `Model.check_objective`; only the elbo adds penalties to its loss."""
-        super().check_objective(name)
+        super().check_objective(name, reweighing)
         penalty = getattr(self.options, "penalty", "none")
         if name != "elbo" and penalty != "none":
             raise refuse("objective", f"elbo with the penalty '{penalty}'", name)

@@ -23,10 +23,15 @@ class VarianceFactor:
 
     The gradient of Σ L_i becomes that of Σ ½ L_i²/mean. With the mean of L_i independent of the
     interior, that of L_i² moves as their variance does.
+
+    Args:
+        values: s and s' of the draws, each (M, B), whose gradients are scaled.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *values: Tensor) -> None:
         self.factor: Tensor | None = None
+        for value in values:
+            value.register_hook(self)
 
     def measure(self, rate: Tensor) -> None:
         """Take in the rates (M, B), once they are known."""

@@ -17,6 +17,7 @@ import sys
 import torch
 
 from lowerbound.config import TrainingConfig
+from lowerbound.errors import refuse
 from lowerbound.models import Model
 from lowerbound.training.schedule import Length
 from lowerbound.training.step import resolve_precision
@@ -38,7 +39,15 @@ def resolve_compile(
         device: of the run.
         length: of the run.
         model: whose networks decide on a CPU.
+
+    Raises:
+        InputError: a model that cannot be compiled, and is asked to be.
     """
+    if not model.can_compile:
+        if config.compile == "always":
+            required = f"never or auto for this '{model.name}', whose schedule is learned"
+            raise refuse("compile", required, "always")
+        return False
     if config.compile != "auto":
         return config.compile == "always"
     if device.type not in STEPS_TO_PAY:

@@ -96,7 +96,7 @@ def fit_model(
     """
     console = console or Console(quiet=True)
     engine = engine or make_engine(config.device, config.devices, config.strategy)
-    model.check_objective(config.objective)
+    model.check_objective(config.objective, config.reweighing)
     for sentence in model.advice(config.objective):
         console.say(f"warning: {sentence}")
     model.calibrate(source)
