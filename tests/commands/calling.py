@@ -7,7 +7,7 @@ import sys
 
 from lowerbound.cli import run_command_line
 
-TRAIN = ["--steps", "30", "--latent-dim", "2", "--width", "16", "--quiet"]
+TRAIN = ["--steps", "30", "--validations", "3", "--latent-dim", "2", "--width", "16", "--quiet"]
 
 
 def call(*args: object) -> int:

@@ -9,7 +9,19 @@ import pytest
 
 from tests.commands.calling import call, refused
 
-TRAIN = ["--model", "diffusion", "--network", "mlp", "--width", 16, "--steps", 20, "--quiet"]
+TRAIN = [
+    "--model",
+    "diffusion",
+    "--network",
+    "mlp",
+    "--width",
+    16,
+    "--steps",
+    20,
+    "--validations",
+    2,
+    "--quiet",
+]
 LABELS = ["--condition", "labels", "--label-dropout", 0.2, "--sampling-steps", 4]
 
 
