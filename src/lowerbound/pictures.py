@@ -175,6 +175,7 @@ def noise_levels_picture(model: Diffusion, source: Source) -> Any:
         reconstruction=split.reconstruction,
         prior=split.prior,
         num_dims=split.num_dims,
+        num_examples=min(NOISE_ROWS, len(source.test)),
     )
 
 
@@ -217,6 +218,7 @@ def samples_picture(
     mean: bool = False,
     context: Tensor | None = None,
     columns: int | None = None,
+    how: str = "",
 ) -> Any:
     """Draws from p(x) beside means of p(x|z) at the same latents, or means alone.
 
@@ -229,6 +231,7 @@ def samples_picture(
         mean: means alone.
         context: what each draw is given (num, …); drawn, where the model needs any.
         columns: images to a row; a square grid unless said.
+        how: by which sampler, in how many steps and the like; said in the title.
     """
     num = NUM_DRAWS.of(model.event_shape) if num is None else num
     some = None if source is None else source.train[slice(0, 5000)][0]
@@ -252,6 +255,7 @@ def samples_picture(
         are_means=mean,
         columns=columns,
         given="class" if labels else "" if context is None else "context",
+        how=how,
     )
 
 

@@ -68,6 +68,11 @@ def test_every_model_stands_in_one_table_and_one_picture(runs, capsys):
     assert out.count("not a likelihood") == sum(not e.is_likelihood for e in MODELS.values())
     first = next(iter(runs.values()))
     assert str(first / "comparison.png") in out.replace("\n", "")
+    absent = [line for line in out.splitlines() if line.startswith("not in it:")]
+    without = [n for n in runs if not MODELS[n].load()[0].has_encoder]
+    assert len(absent) == len(without) > 0
+    for name, line in zip(sorted(without), sorted(absent), strict=True):
+        assert f"{runs[name]} ({name}), which has no encoder" in line
     with Image.open(first / "comparison.png") as image:
         reconstructing = [n for n in runs if MODELS[n].load()[0].has_encoder]
         assert image.height > 50 * len(reconstructing)

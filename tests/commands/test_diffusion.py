@@ -75,6 +75,8 @@ def test_draws_follow_the_flags_and_repeat(guided, tmp_path):
 def test_each_request_has_its_own_file(guided):
     assert call("sample", guided, "--num", 4, "--steps", 2, "--guidance", 2.5) == 0
     assert (guided / "samples-num-4-steps-2-guidance-2-5.png").is_file()
+    assert call("sample", guided, "--num", 4, "--steps", 2, "--guidance", 2) == 0
+    assert (guided / "samples-num-4-steps-2-guidance-2.png").is_file()
     assert call("reconstruct", guided, "--num", 4, "--noise-level", 0.3) == 0
     assert (guided / "reconstructions-num-4-noise-level-0-3.png").is_file()
 

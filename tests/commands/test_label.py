@@ -129,7 +129,7 @@ def test_a_class_never_seen_is_refused_with_those_that_were(classes, masks, run,
         assert (
             "'label' must be one of the 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, got 12" in error
         )
-        assert "did you mean" in error
+        assert "did you mean" not in error  # among numbers none is nearer than another
         assert "'label' must be left out for a model that is not conditional" in refused(
             capsys, verb, run, "--label", "3"
         )

@@ -59,10 +59,11 @@ def compare(flags: CompareFlags) -> None:
     out = output(flags.out, flags.runs[0] / "comparison.png", (".png",))
     found = _ordered([_judged(run) for run in flags.runs])
     _add_differences(found)
-    picture, trouble = None, None
+    picture, trouble, left_out = None, None, []
     try:
         if flags.out is not None or not flags.json:
-            picture = _drawn(found, out)
+            left_out = _drawn(found, out)
+            picture = out
     except (LowerboundError, OSError) as error:
         trouble = error
     if flags.json:
@@ -75,6 +76,8 @@ def compare(flags: CompareFlags) -> None:
             print(note)
         if picture is not None:
             print(f"\npicture   {picture}")
+        for run in left_out:
+            print(f"not in it: {printable(run)}, which has no encoder q(z|x) to reconstruct with")
     if trouble is not None and flags.out is not None:
         raise trouble
     if trouble is not None:
@@ -148,8 +151,8 @@ def _bounds_of(result: Mapping[str, Any]) -> Any:
     return values if ours and math.isclose(float(values.mean()), reported, rel_tol=1e-9) else None
 
 
-def _drawn(found: Sequence[Result], out: Path) -> Path:
-    """Draw test examples as every run reconstructs them; ``out`` when done.
+def _drawn(found: Sequence[Result], out: Path) -> list[str]:
+    """Draw test examples as every run reconstructs them into ``out``; the runs that cannot.
 
     Raises:
         InputError: data that differ or are gone, or no run that reconstructs.
@@ -162,7 +165,7 @@ def _drawn(found: Sequence[Result], out: Path) -> Path:
         raise refuse("runs", "runs on the same data for a picture of them", "runs on others")
     source = data_of(OfRun(Path(found[0]["run"])), None)
     num = NUM_COMPARED.of(source.event_shape)
-    rows = []
+    rows, left_out = [], []
     for r in found:
         run = OfRun(Path(r["run"]))
         model = model_of(run)
@@ -170,10 +173,12 @@ def _drawn(found: Sequence[Result], out: Path) -> Path:
         x, context = first_rows(model, given, "test", num)
         if model.has_encoder:
             rows.append((_caption(r), reconstruct(model, x, context)))
+        else:
+            left_out.append(f"{r['run']} ({r['model']})")
     if not rows:
         raise refuse("runs", "at least one that reconstructs, for a picture", "none")
     plots.save_figure(plots.comparison_figure(x, rows, model.support), out)
-    return out
+    return left_out
 
 
 def _caption(result: Mapping[str, Any]) -> str:

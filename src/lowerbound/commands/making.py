@@ -32,6 +32,9 @@ __all__ = [
     "reconstruct",
 ]
 
+ODE = "Noises on the way, each made x by solving\nan ordinary differential equation (ODE)"
+"""What the frames of a diffusion's walks are."""
+
 
 @dataclass(frozen=True)
 class ReconstructFlags(OfRun):
@@ -154,8 +157,8 @@ def interpolate(flags: InterpolateFlags) -> None:
     if out.suffix == ".npz":
         save_arrays(out, x=frames)
     else:
-        space = "noise" if isinstance(model, DenoisingModel) else "latent space"
+        said = {"space": "noise", "panel": ODE} if isinstance(model, DenoisingModel) else {}
         names = source.column_names
-        figure = plots.interpolations_figure(frames, model.support, names, space=space)
+        figure = plots.interpolations_figure(frames, model.support, names, **said)
         plots.save_figure(figure, out)
     print(out)

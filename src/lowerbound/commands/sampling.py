@@ -214,10 +214,19 @@ def _picture(flags: SampleFlags, model: Model, asked: Asked, out: Path) -> None:
     num, source = asked.num, asked.source
     how: Any = {"seed": flags.seed, "mean": flags.mean, "context": asked.context}
     if not plots.is_image(model.event_shape) or num <= plots.MAX_IMAGES:
-        figure = samples_picture(model, source, num, columns=asked.columns, **how)
+        solved = _solved(flags)
+        figure = samples_picture(model, source, num, columns=asked.columns, how=solved, **how)
         plots.save_figure(figure, out)
         return
     x = draw(model, num, **how)
     some = x if source is None else source.train[slice(0, 5000)][0]
     pixels = plots.displayable(x, model.support, float(some.min()), float(some.max()))
     save_png(out, plots.image_grid(pixels, asked.columns or round(num**0.5)))
+
+
+def _solved(flags: SampleFlags) -> str:
+    """What was asked of a diffusion's sampler, as a title says it: ddim, 20 steps, guidance 2."""
+    steps = None if flags.steps is None else f"{flags.steps} step{'s' if flags.steps > 1 else ''}"
+    dials = {"eta": flags.eta, "guidance": flags.guidance}
+    said = [f"{name} {value:g}" for name, value in dials.items() if value is not None]
+    return ", ".join(filter(None, (flags.sampler, steps, *said)))

@@ -134,7 +134,8 @@ class Classes(Context):
             InputError: a class never seen, with the names of those that were.
         """
         if label not in self.labels:
-            near = difflib.get_close_matches(label, self.labels, 1)
+            are_numbers = all(name.isdecimal() for name in self.labels)  # 12 is no slip for 2
+            near = [] if are_numbers else difflib.get_close_matches(label, self.labels, 1)
             hint = f"did you mean '{printable(near[0], 40)}'?" if near else ""
             raise refuse("label", f"one of the {self}", label, hint)
         return self.labels.index(label)

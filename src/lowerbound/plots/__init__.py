@@ -25,7 +25,7 @@ from lowerbound.plots.levels import levels_figure, rates_of_levels
 from lowerbound.plots.noise_levels import denoising_figure, noise_levels_figure
 from lowerbound.plots.sequences import is_sequence
 from lowerbound.plots.style import save_figure
-from lowerbound.plots.training import has_curve, training_figure
+from lowerbound.plots.training import has_curve, has_halves, training_figure
 
 __all__ = [
     "MAX_IMAGES",
@@ -37,6 +37,7 @@ __all__ = [
     "displayable",
     "has_curve",
     "has_decomposition",
+    "has_halves",
     "image_grid",
     "interpolations_figure",
     "is_image",

@@ -61,6 +61,7 @@ def samples_figure(
     are_means: bool = False,
     columns: int | None = None,
     given: str = "",
+    how: str = "",
 ) -> Figure:
     """What the model draws: images in a grid, sequences as lines, vectors column by column.
 
@@ -78,8 +79,9 @@ def samples_figure(
         are_means: ``draws`` are means of p(x|z) themselves, and are called so.
         columns: Images to a row; a square grid unless said.
         given: What each draw was given, ``"class"`` or the like.
+        how: By which sampler, in how many steps and the like.
     """
-    title = "What the model draws"
+    title = "What the model draws" + (f": {how}" if how else "")
     of_draws, of_means = _names_of(given)
     drawn = of_means if are_means else of_draws
     reference = draws if train is None else train
@@ -217,6 +219,7 @@ def interpolations_figure(
     column_names: Sequence[str] = (),
     *,
     space: str = "latent space",
+    panel: str = "Means of p(x|z) on the way",
 ) -> Figure:
     """Walks through the latent space from one example to another.
 
@@ -225,10 +228,10 @@ def interpolations_figure(
         support: Of the data.
         column_names: One name per column of a table; x₁, x₂, … unless given.
         space: Where the walks go.
+        panel: What the frames are.
     """
     (walks, steps), event_shape = frames.shape[:2], frames.shape[2:]
     title, position = "From one example to another", f"fraction of the way in {space}"
-    panel = "Means of p(x|z) on the way"
     if is_sequence(event_shape):
         figure, ax = sequence_figure(title, panel, {panel: frames.flatten(0, 1)}, steps, frames)
         ax.set_xticks([0.5, steps - 0.5], ["0", "1"])

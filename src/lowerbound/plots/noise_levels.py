@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from lowerbound.distributions import Support
 from lowerbound.errors import refuse
 from lowerbound.plots.images import image_grid, image_panels, shared_grey, shown_part
-from lowerbound.plots.style import DATA, INK, MARK, MODEL, Floats, dress, titled_figure
+from lowerbound.plots.style import DATA, INK, MARK, MODEL, Floats, dress, titled_figure, true_minus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +29,7 @@ def noise_levels_figure(
     reconstruction: float,
     prior: float,
     num_dims: float,
+    num_examples: int | None = None,
 ) -> Figure:
     """Bits per dimension and unit of γ at each noise level, beside the three terms.
 
@@ -38,6 +40,8 @@ def noise_levels_figure(
         reconstruction: Log p(x|z_0), nats.
         prior: What the noisy end costs, nats.
         num_dims: Numbers of an example.
+        num_examples: How many were looked at; the title then says that a run's table, which may
+            look at more of them, has another estimate.
 
     Raises:
         InputError: another number of edges than of bins and one.
@@ -46,7 +50,10 @@ def noise_levels_figure(
         raise refuse("gammas", f"{len(rates) + 1} edges of {len(rates)} bins", len(gammas))
     scale = 1 / (num_dims * math.log(2))
     edges, bits, spread = (t.double().numpy() for t in (gammas, rates * scale, errors * scale))
-    figure = titled_figure("Where the bits go", 9.2, 3.8)
+    title = "Where the bits go"
+    if num_examples is not None:
+        title += f": on {num_examples:,} test examples, another estimate than the table's"
+    figure = titled_figure(title, 9.2, 3.8)
     left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [3, 1.3]})
     _by_level(left, edges, bits, spread)
     _terms(right, -reconstruction * scale, float(bits.sum()), prior * scale)
@@ -95,6 +102,12 @@ def denoising_figure(frames: Tensor, gammas: Tensor, support: Support) -> Figure
     panel = "What the denoiser takes for x; at the right the draw"
     figure, (ax,) = image_panels(title, {panel: grid}, bottom=76)
     cell = grid.shape[1] / steps
-    ax.set_xticks([cell * (i + 0.5) for i in range(steps)], [f"{g:.0f}" for g in gammas.tolist()])
+    ax.set_xticks([cell * (i + 0.5) for i in range(steps)], _distinct(gammas.tolist()))
     ax.set_xlabel("γ = −log SNR", fontsize=9, color=INK)
     return figure
+
+
+def _distinct(gammas: Sequence[float]) -> list[str]:
+    """Levels with one decimal; nothing where the one before reads the same."""
+    said = [true_minus(f"{round(g, 1) + 0.0:.1f}") for g in gammas]  # + 0: no minus zero
+    return [text if i == 0 or text != said[i - 1] else "" for i, text in enumerate(said)]

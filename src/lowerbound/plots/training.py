@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["has_curve", "training_figure"]
+__all__ = ["has_curve", "has_halves", "training_figure"]
 
-RATE = re.compile(r"kl(_\d+)?|codes|prior|diffusion|entropy")
+RATE = re.compile(r"kl(_\d+)?|codes|prior|entropy")
+OF_DIFFUSION = "diffusion"  # a term that is all of the bound: there is no trade to be seen
+EDGE = 0.12  # share of a panel's side that half a label takes
 
 
 def training_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -68,6 +70,11 @@ def has_curve(rows: Sequence[Mapping[str, Any]]) -> bool:
     )
 
 
+def has_halves(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether rate is drawn against distortion: not for a diffusion, whose rate is its bound."""
+    return any(_rate_and_distortion(row) for row in rows if _finite(row, "step"))
+
+
 def _finite(row: Mapping[str, Any], key: str) -> bool:
     return isinstance(row.get(key), int | float) and math.isfinite(row[key])
 
@@ -75,7 +82,7 @@ def _finite(row: Mapping[str, Any], key: str) -> bool:
 def _rate_and_distortion(row: Mapping[str, Any]) -> tuple[float, float, float, bool] | None:
     """(rate, distortion, step, is validation) of one row, in nats; None if it lacks them."""
     rates = [key for key in row if RATE.fullmatch(key) and _finite(row, key)]
-    if not rates or not _finite(row, "reconstruction"):
+    if not rates or OF_DIFFUSION in row or not _finite(row, "reconstruction"):
         return None
     rate = sum(row[key] for key in rates)
     return rate, -row["reconstruction"], row["step"], row.get("kind") == "validation"
@@ -112,10 +119,31 @@ def _rate_distortion(figure: Figure, ax: Axes, points: Floats) -> None:
     ax.set_ylim(*view(distortion, tail="high"))
     x, y = np.meshgrid(np.linspace(*ax.get_xlim(), 60), np.linspace(*ax.get_ylim(), 60))
     lines = ax.contour(x, y, -(x + y), levels=7, colors=FAINT, linewidths=0.8, linestyles="solid")
-    ax.clabel(lines, fmt=lambda value: true_minus(f"{value:,.5g}"), fontsize=7, colors=GREY)
+    places = _label_places(lines.levels, ax.get_xlim(), ax.get_ylim())
+    if places:
+        style: dict[str, Any] = {"fontsize": 7, "colors": GREY}
+        ax.clabel(lines, fmt=lambda v: true_minus(f"{v:,.5g}"), manual=places, **style)
     edges = np.where(judged, "white", "none").tolist()
     dots = ax.scatter(rate, distortion, np.where(judged, 34, 12), step, edgecolors=edges, zorder=3)
     if step.min() < step.max():
         dress_bar(figure.colorbar(dots, ax=ax, label="step", format=lambda v, _: f"{v:,.0f}"))
     title = "What the bound is made of (grey lines: equal bound)"
     dress(ax, title, "rate (nats per example)", "distortion (nats per example)")
+
+
+def _label_places(
+    bounds: Sequence[float], xlim: tuple[float, float], ylim: tuple[float, float]
+) -> list[tuple[float, float]]:
+    """The middle of each line −(x + y) = bound within the limits, but none so near to an edge
+    that its label would be cut."""
+    places = []
+    for bound in bounds:
+        left, right = max(xlim[0], -bound - ylim[1]), min(xlim[1], -bound - ylim[0])
+        x = (left + right) / 2
+        shares = [
+            (value - low) / (high - low)
+            for value, (low, high) in ((x, xlim), (-bound - x, ylim))
+        ]
+        if all(EDGE <= share <= 1 - EDGE for share in shares):
+            places.append((float(x), float(-bound - x)))
+    return places

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PICTURES"]
+__all__ = ["HALVES", "OF_DIFFUSION", "PICTURES"]
 
 PICTURES = {
     "decomposition.png": (
@@ -70,7 +70,19 @@ PICTURES = {
     "training.png": (
         "Training",
         "Curves of the bound, and of rate against distortion",
-        "Left, the bound over the steps. Right, the two halves of the bound against each other: "
-        "nats paid for the latents (rate) and nats still missing (distortion).",
+        "The bound over the steps.",
     ),
 }
+HALVES = (
+    "At the right its two halves against each other: nats paid for the latents (rate) and nats "
+    "still missing (distortion). Large dots are validations, small ones steps of training."
+)
+"""Said of training.png where it has that panel."""
+OF_DIFFUSION = {
+    "interpolations.png": (
+        "Ways from the noise of one example to that of another. Each noise on the way becomes an "
+        "example by solving an ordinary differential equation (ODE), and so did the examples "
+        "become noise."
+    ),
+}
+"""What is said of a picture of a diffusion in place of the usual caption."""

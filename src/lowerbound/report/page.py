@@ -21,8 +21,8 @@ import yaml
 from lowerbound.distributions import parse_support
 from lowerbound.errors import InputError, LowerboundError, refuse
 from lowerbound.files import MAX_TEXT_BYTES, check_format_version, load_json, save_text
-from lowerbound.plots import training_figure
-from lowerbound.report.captions import PICTURES
+from lowerbound.plots import has_halves, training_figure
+from lowerbound.report.captions import HALVES, OF_DIFFUSION, PICTURES
 from lowerbound.report.sentences import (
     MODELS,
     baseline_rows,
@@ -200,13 +200,16 @@ def _table(evaluation: Mapping[str, Any], density: bool) -> str:
 
 
 def _pictures(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for file, (heading, alt, caption) in PICTURES.items():
+    others = OF_DIFFUSION if any("diffusion" in row for row in rows) else {}
+    for file, (heading, alt, usual) in PICTURES.items():
+        caption = others.get(file, usual)
         path = folder / file
         content = path.read_bytes() if path.is_file() else b""
         if not content and file == "training.png":
             content = _training_picture(rows)
         if file == "training.png":
-            caption = f"{caption} {_progress(rows)}".strip()
+            halves = HALVES if has_halves(rows) else ""
+            caption = " ".join(filter(None, (caption, halves, _progress(rows))))
         if content.startswith(PNG):
             # At 150 dots per inch, two thirds of the pixels give all pictures one text size.
             width, height = (int.from_bytes(content[i : i + 4]) * 2 // 3 for i in (16, 20))
