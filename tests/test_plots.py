@@ -200,7 +200,7 @@ def test_labels_of_equal_bounds_lie_whole_inside_their_panel():
             for i, (a, b) in enumerate(ends.tolist())
         ]
         figure = plots.training_figure(rows)
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         ax = figure.axes[1]
         labels = [t for t in ax.texts if t.get_text()]
         assert labels

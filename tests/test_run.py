@@ -11,10 +11,11 @@ import safetensors.torch
 import torch
 
 import lowerbound
-from lowerbound.build import create_model
+from lowerbound.build import MODELS, create_model
 from lowerbound.config import RunConfig
 from lowerbound.errors import InputError
-from lowerbound.run import next_folder, run_config, train
+from lowerbound.run import _judging, next_folder, run_config, train
+from lowerbound.training.logs import shown
 
 SMALL = {"latent_dim": 2, "width": 16}
 
@@ -50,6 +51,27 @@ def test_a_run_made_by_fit_is_repeated_by_its_configuration(tmp_path):
     train(config, tmp_path / "again", quiet=True)
     weights = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("fit", "again")]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("vae", "(K = 100)"),
+        ("diffusion", "(16 draws of each example)"),
+        ("autoencoder", "split"),
+    ],
+)
+def test_the_line_before_judging_says_what_is_drawn(name, said):
+    kind = MODELS[name].load()[0]
+    assert _judging(kind.__new__(kind)).endswith(said)
+
+
+def test_numbers_of_ten_digits_are_short_in_a_line_of_progress():
+    line = shown({"bound": -1234567890.5, "bits_per_dim": 12.5})
+    assert line == "bound -1.235e+09 nats (12.5000 bits/dim)"
+    assert (
+        shown({"bound": -99.5, "bits_per_dim": 3e12}) == "bound -99.50 nats (3.000e+12 bits/dim)"
+    )
 
 
 def test_fit_names_an_unknown_option_and_data_that_do_not_fit(digits, blobs):

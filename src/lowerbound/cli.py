@@ -151,8 +151,18 @@ def _dispatch(args: list[str]) -> int:
         from lowerbound.engine import check_devices
 
         check_devices(flags.device, flags.devices)
-        return watch(args, flags.devices)
+        return watch(_settled(args, getattr(flags, "resume", None)), flags.devices)
     return command.run(flags) or 0
+
+
+def _settled(args: list[str], run: Any) -> list[str]:
+    """Arguments in which ``--resume auto`` is the run that was found: all processes take that."""
+    given = value_of(args, "--resume")
+    if given != "auto":
+        return args
+    at = next(i for i, arg in enumerate(args) if arg.startswith("--resume"))
+    end = at + (1 if "=" in args[at] else 2)
+    return [*args[:at], "--resume", str(run), *args[end:]]
 
 
 def _overview() -> str:
@@ -190,7 +200,8 @@ def train_flags(args: list[str]) -> Any:
     if again is not None and not asks_help:
         from lowerbound.run import newest_unfinished
 
-        again = str(newest_unfinished()) if again == "auto" else again
+        if again == "auto":  # where several processes train, one of them may hold the lock already
+            again = str(newest_unfinished(skip_locked=not is_launched()))
         if not Path(again).exists():
             wanted = "--resume takes the folder of a run, or auto"
             raise InputError(f"'{printable(again)}' does not exist; {wanted}")

@@ -293,7 +293,7 @@ def load_config(path: Path | str) -> dict[str, Any]:
             raise refuse(path, "YAML without anchors", "one with an anchor")
         document = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"'{printable(path)}' cannot be read: {printable(error)}") from error
+        raise InputError(f"'{printable(path)}' cannot be read: {_reason(error)}") from error
     if not isinstance(document, dict):
         raise refuse(path, "a YAML mapping", type(document).__name__)
     is_ours = "format_version" in document
@@ -304,3 +304,17 @@ def load_config(path: Path | str) -> dict[str, Any]:
     if is_ours and version < 2 and document.get("condition") == "labels":
         del document["condition"]  # it was the default of models of p(x) too
     return document
+
+
+def _reason(error: Exception) -> str:
+    """Why a configuration cannot be read, without its path and in one short line."""
+    if isinstance(error, OSError):
+        return printable(error.strerror or error)
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:  # a character that YAML does not allow
+        return printable(str(error).partition("\n")[0])
+    return f"line {mark.line + 1}: {printable(getattr(error, 'problem', error))}"

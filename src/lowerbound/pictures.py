@@ -175,7 +175,7 @@ def noise_levels_picture(model: Diffusion, source: Source) -> Any:
         reconstruction=split.reconstruction,
         prior=split.prior,
         num_dims=split.num_dims,
-        num_examples=min(NOISE_ROWS, len(source.test)),
+        num_examples=split.num_examples,
     )
 
 

@@ -20,6 +20,7 @@ from lowerbound.data import Source, replaced_examples
 from lowerbound.engine import Engine, make_engine
 from lowerbound.errors import refuse
 from lowerbound.evaluation import evaluate
+from lowerbound.evaluation.nats import BOUND_SAMPLES
 from lowerbound.files import load_json, save_json, save_text
 from lowerbound.models import Model
 from lowerbound.pictures import draw_pictures
@@ -273,7 +274,7 @@ def _carry_out(
             console.say(f"warning: {replaced}")
         if engine.is_main:
             save_model(folder, model)
-        console.say(f"judging on the test split (K = {TRAIN_NUM_SAMPLES})")
+        console.say(_judging(model))
         result = evaluate(
             model,
             source,
@@ -288,6 +289,15 @@ def _carry_out(
             write_report(folder)
             trackers.finish(history.steps, result, [n for n in MADE_BY_US if n.endswith(".png")])
         return Run(model, history, result, folder)
+
+
+def _judging(model: Model) -> str:
+    """That judging begins, with as many draws of each example as there will be."""
+    if not model.is_likelihood:
+        return "judging on the test split"
+    draws = f"{min(TRAIN_NUM_SAMPLES, BOUND_SAMPLES)} draws of each example"
+    said = f"K = {TRAIN_NUM_SAMPLES}" if model.has_weights else draws
+    return f"judging on the test split ({said})"
 
 
 def _newest(folder: Path, console: Console) -> Checkpoint | None:

@@ -13,7 +13,7 @@ from lowerbound.build import options_class
 from lowerbound.config import RunConfig, load_config, validated
 from lowerbound.errors import InputError, refuse
 from lowerbound.files import save_text
-from lowerbound.training.checkpoint import RunLock
+from lowerbound.training.checkpoint import RunLock, is_locked
 from lowerbound.training.tracking import MADE_BY_TRACKERS
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 MADE_BY_US = (
     "config.yaml config.json model.safetensors evaluation.json metrics.jsonl report.html "
     "samples.png reconstructions.png latents.png interpolations.png plane.png training.png "
-    "comparison.png decomposition.png codes.png levels.png noise-levels.png "
+    "comparison.png decomposition.png codes.png levels.png noise-levels.png denoising.png "
     "scores.safetensors scores.csv latents.npz decoded.npz"
 ).split()
 
@@ -97,14 +97,28 @@ def new_folder(folder: Path, overwrite: bool) -> Path:
     return folder
 
 
-def newest_unfinished(root: Path = Path("runs")) -> Path:
-    """The run under ``root`` that was last written to and has no report yet."""
+def newest_unfinished(root: Path = Path("runs"), *, skip_locked: bool = True) -> Path:
+    """The run under ``root`` that was last written to and has no report yet.
+
+    Args:
+        root: the folder of run folders.
+        skip_locked: pass over runs that another process is training.
+
+    Raises:
+        InputError: there is none.
+    """
     runs = [
         p.parent for p in root.glob("*/config.yaml") if not (p.parent / "report.html").exists()
     ]
     if not runs:
         raise InputError(f"'resume' found no unfinished run under '{root}'; name one")
-    return max(runs, key=lambda run: (run / "config.yaml").stat().st_mtime)
+    free = [run for run in runs if not (skip_locked and is_locked(run))]
+    if not free:
+        raise InputError(
+            f"'resume' found no unfinished run under '{root}' but {len(runs)} that "
+            "another process is training; wait for it, or name another"
+        )
+    return max(free, key=lambda run: (run / "config.yaml").stat().st_mtime)
 
 
 @contextlib.contextmanager

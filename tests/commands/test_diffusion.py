@@ -114,7 +114,7 @@ def test_walks_go_through_noise_along_arcs_or_lines(guided, tmp_path):
         (("sample", "--guidance", 2), "'guidance' must be 1 for a 'diffusion' of p(x), got 2.0"),
         (("sample", "--label", 3), "'label' must be left out for a model that is not conditional"),
         (("reconstruct", "--noise-level", 0), "'noise_level' must be above 0 and at most 1, got"),
-        (("encode", "--data", "digits", "--out", "z.npz"), "has no encoder"),
+        (("encode", "--data", "digits", "--out", "z.npz"), "has no encoder; use `reconstruct"),
     ],
 )
 def test_what_a_chain_of_p_of_x_cannot_do_is_refused(chain, capsys, flags, message):

@@ -40,6 +40,16 @@ from tests.commands.calling import TRAIN, call, refused
         (["evaluate"], "evaluate needs RUN, the folder of a run, as in `lowerbound evaluate RUN`"),
         (["sample", "nowhere"], "does not exist"),
         (["compare", "nowhere"], "'nowhere' has no evaluation.json"),
+        (
+            ["train", "--objective", "iwea"],
+            "'objective' must be one of elbo, iwae,",
+        ),
+        (["train", "--objective", "iwea"], "got iwea; did you mean 'iwae'?"),
+        (
+            ["train", "--logger", "tensorboard", "wandbb", "--steps", "3"],
+            "one of tensorboard, trackio, wandb, got wandbb; did you mean 'wandb'?",
+        ),
+        (["train", "--logger=wandbb"], "got wandbb; did you mean 'wandb'?"),
         (["train", "--device", "warp"], "'device' must be one that this machine has"),
     ],
 )
@@ -91,10 +101,32 @@ def test_a_config_with_an_unknown_key_names_it(tmp_path, capsys):
     assert "did you mean 'latent_dim'?" in refused(capsys, "train", "--config", path)
     path.write_text("steps: many\n")
     assert "'steps'" in refused(capsys, "train", "--config", path)
-    path.write_text("[1, 2\n")
-    assert "cannot be read" in refused(capsys, "train", "--config", path)
     path.write_text("format_version: 7\n")
     assert "upgrade" in refused(capsys, "train", "--config", path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"[1, 2\n", "line 2: expected ',' or ']'"),
+        (b"data: digits\nsteps: 3: 4\n", "line 2: mapping values are not allowed here"),
+        (b"data: \x00\n", "unacceptable character #x0000"),
+        (b"data: \xff\n", "it is not UTF-8 text"),
+        (b"[" * 20_000, "it is nested too deeply"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_named_once_with_line_and_reason(
+    content, reason, tmp_path, capsys
+):
+    path = tmp_path / "c.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    said = refused(capsys, "train", "--config", path)
+    assert f"'{path}' cannot be read: {reason}" in said
+    assert said.count(str(path)) == 1
+    assert "Errno" not in said
+    assert "<unicode" not in said
 
 
 def test_a_bug_is_one_line_and_a_log(monkeypatch, capsys):

@@ -17,7 +17,7 @@ from lowerbound.commands.shared import (
     save_arrays,
     save_table,
 )
-from lowerbound.errors import refuse
+from lowerbound.errors import InputError, refuse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,9 @@ def encode(flags: EncodeFlags) -> None:
     import torch
 
     out = output(flags.out, named(flags, "latents", ".npz"), (".npz", ".csv"))
-    model, (x, context) = model_of(flags), rows_for(flags, flags.data)
+    model = model_of(flags)
+    _check_encoder(model)
+    x, context = rows_for(flags, flags.data)
     given = [None] * len(x) if context is None else context.split(1000)
     with torch.no_grad():
         posteriors = [
@@ -60,6 +62,22 @@ def encode(flags: EncodeFlags) -> None:
     else:
         save_arrays(out, z=z, sigma=scales, **beside)
     print(out)
+
+
+def _check_encoder(model: Model) -> None:
+    """Refuse a model without q(z|x) before any work, with what it has in its place.
+
+    Raises:
+        InputError: the model has no encoder.
+    """
+    from lowerbound.models import DenoisingModel
+
+    if model.has_encoder:
+        return
+    remedy = "train one that has latents, such as vae"
+    if isinstance(model, DenoisingModel):
+        remedy = "use `reconstruct --noise-level` or `interpolate`, which go through its noisy z"
+    raise InputError(f"a model of kind '{model.name}' has no encoder; {remedy}")
 
 
 def _indices(z: Tensor) -> range:

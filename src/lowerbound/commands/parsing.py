@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import re
 import typing
 from collections.abc import Sequence
@@ -143,10 +144,16 @@ def _mistake(box: str, name: str, args: list[str], types: dict[str, Any]) -> Inp
     body = re.sub(r"[│|╭╮╰╯+]", " ", box.partition("\n")[2])
     parts = (" ".join(part.split()) for part in re.split(r"[─-]{4,}|For full helptext", body))
     text = next((part for part in parts if part), "")
-    found = re.match(r"Error parsing (--[\w-]+)", text)
+    found = re.match(r"(?:Error parsing|invalid choice .* for argument) '?(--[\w-]+)", text)
     if found and found[1] in types:
         given = value_of(args, found[1])
         remedy = f"see `{PROGRAM} {name} --help`"
+        if choices := _choices(types[found[1]]):
+            said = _values_of(args, found[1])
+            given = next((word for word in said if word not in choices), given)
+            required = f"one of {', '.join(map(str, choices))}"
+            remedy = nearest(str(given), map(str, choices)) or remedy
+            return refuse(found[1].lstrip("-"), required, given, remedy)
         return refuse(found[1].lstrip("-"), _described(types[found[1]]), given, remedy)
     if missing := re.match(r"Missing from [\w ]+: (\w+) (.*?)\.? \(required\)", text):
         what = missing[2][:1].lower() + missing[2][1:]
@@ -155,6 +162,14 @@ def _mistake(box: str, name: str, args: list[str], types: dict[str, Any]) -> Inp
     if own := re.match(r"Error parsing (?!--)\S+: (.*)", text):
         return InputError(own[1])  # a refusal of ours, raised while the flags were built
     return InputError(f"{text or 'these arguments cannot be read'}; see `{PROGRAM} {name} --help`")
+
+
+def _choices(kind: Any) -> list[Any]:
+    """The words that a flag of this type takes; none where it takes others too."""
+    if typing.get_origin(kind) is Literal:
+        return list(typing.get_args(kind))
+    inner = [part for part in typing.get_args(kind) if part not in (..., type(None))]
+    return _choices(inner[0]) if len(inner) == 1 else []
 
 
 def _described(kind: Any) -> str:
@@ -174,3 +189,12 @@ def value_of(args: Sequence[str], flag: str) -> str | None:
         if arg.startswith(flag + "="):
             return arg.partition("=")[2]
     return None
+
+
+def _values_of(args: Sequence[str], flag: str) -> list[str]:
+    """Every word that a flag is given: up to the next flag."""
+    if flag not in args:
+        given = value_of(args, flag)
+        return [] if given is None else [given]
+    after = args[list(args).index(flag) + 1 :]
+    return list(itertools.takewhile(lambda word: not word.startswith("--"), after))

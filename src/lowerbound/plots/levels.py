@@ -58,7 +58,7 @@ def levels_figure(frames: Tensor | None, support: Support, rates: Sequence[float
     panels = {"Means of p(x|z): a draw, then its levels anew": grid}
     if rates:  # a place for the bars, as high as the rows that they belong to
         panels["Rate"] = np.full_like(grid, 255)
-    figure, axes = image_panels(title, panels, left=150, bottom=76 if rates else 36)
+    figure, axes = image_panels(title, panels, left=150, bottom=100 if rates else 36)
     height = (len(grid) + 2) / len(rows)  # 2: the gap below a row
     middles = height * (np.arange(len(rows)) + 0.5) - 1.5
     names = ["level 1" if i == 1 else f"levels {i} to 1" for i in range(len(rows), 0, -1)]

@@ -134,15 +134,13 @@ def _rate_distortion(figure: Figure, ax: Axes, points: Floats) -> None:
 def _label_places(
     bounds: Sequence[float], xlim: tuple[float, float], ylim: tuple[float, float]
 ) -> list[tuple[float, float]]:
-    """The middle of each line −(x + y) = bound within the limits, but none so near to an edge
-    that its label would be cut."""
+    """The middle of each line −(x + y) = bound, but none where an edge would cut its label."""
     places = []
     for bound in bounds:
         left, right = max(xlim[0], -bound - ylim[1]), min(xlim[1], -bound - ylim[0])
         x = (left + right) / 2
         shares = [
-            (value - low) / (high - low)
-            for value, (low, high) in ((x, xlim), (-bound - x, ylim))
+            (value - low) / (high - low) for value, (low, high) in ((x, xlim), (-bound - x, ylim))
         ]
         if all(EDGE <= share <= 1 - EDGE for share in shares):
             places.append((float(x), float(-bound - x)))

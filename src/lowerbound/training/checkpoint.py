@@ -49,6 +49,7 @@ __all__ = [
     "Checkpoint",
     "RunLock",
     "checkpoints_of",
+    "is_locked",
     "load_newest",
     "optimizer_tensors",
     "prune",
@@ -101,6 +102,18 @@ class RunLock:
         traceback: TracebackType | None,
     ) -> None:
         self.file.close()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether another process holds the `RunLock` of a run folder."""
+    try:
+        with open(folder / "run.lock") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock was ever taken there
+        return False
+    return False
 
 
 def checkpoints_of(run: Path) -> list[Path]:

@@ -17,6 +17,8 @@ from lowerbound.training.tracking import Trackers, few_pictures
 
 __all__ = ["Console", "MetricsLog", "TrackedLog"]
 
+TEN_DIGITS = 1e9
+
 
 class MetricsLog:
     """Rows of numbers, kept in memory and, where there is a run folder, in metrics.jsonl.
@@ -184,4 +186,14 @@ def shown(row: dict[str, Any]) -> str:
     if row["bound"] is None:
         loss = row.get("loss")
         return "bound not finite" if loss is None else f"loss {loss:.4g} (not a likelihood)"
-    return f"bound {row['bound']:.2f} nats ({row['bits_per_dim']:.4f} bits/dim)"
+    nats, bits = _short(row["bound"], 2), _short(row["bits_per_dim"], 4)
+    return f"bound {nats} nats ({bits} bits/dim)"
+
+
+def _short(value: float, decimals: int) -> str:
+    """A number that a line has room for, however far training is off.
+
+    >>> _short(-12.345, 2), _short(-1.5e9, 2)
+    ('-12.35', '-1.500e+09')
+    """
+    return f"{value:.3e}" if abs(value) >= TEN_DIGITS else f"{value:.{decimals}f}"
