@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,7 +132,7 @@ def _rate_distortion(figure: Figure, ax: Axes, points: Floats) -> None:
 
 
 def _label_places(
-    bounds: Sequence[float], xlim: tuple[float, float], ylim: tuple[float, float]
+    bounds: Iterable[float], xlim: tuple[float, float], ylim: tuple[float, float]
 ) -> list[tuple[float, float]]:
     """The middle of each line −(x + y) = bound, but none where an edge would cut its label."""
     places = []
