@@ -13,6 +13,7 @@ from lowerbound.distributions import Real, kl_gaussian
 from lowerbound.errors import InputError
 from lowerbound.models.levels import drawn
 from lowerbound.objectives import OBJECTIVES
+from lowerbound.run import fit
 from tests.models.linear_hierarchy import ENCODERS, LINEAR, X, evidence
 
 
@@ -277,3 +278,9 @@ def test_a_hierarchy_has_as_many_levels_as_it_is_told(dims):
     model = create_model("hvae", (4,), latent_dims=dims, width=8)
     assert model.latent_dim == sum(dims)
     assert len(model.bound(torch.zeros(2, 4)).rates) == len(dims)
+
+
+def test_a_short_run_of_a_ladder_survives_its_first_large_steps(digits):
+    model = create_model("ladder", digits)
+    fit(model, digits, steps=30, validations=2, quiet=True)
+    assert model.bound(digits.validation[:50][0]).value.mean() > -250

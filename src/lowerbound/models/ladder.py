@@ -40,13 +40,15 @@ from lowerbound.models.heads import HeadOptions, make_head
 from lowerbound.models.hierarchy import Hierarchy
 from lowerbound.models.levels import Level, Take, gaussian, parameters
 from lowerbound.models.networks import Network, fitting_network
-from lowerbound.models.priors import MAX_LOG_SCALE, MIN_LOG_SCALE
 from lowerbound.nn import ConvLadder, Embedding, Ladder, MlpLadder
 
 __all__ = ["LadderOptions", "LadderVAE"]
 
 LATENT_DIM, LATENT_CHANNELS = 16, 8
 WIDTH, CHANNELS = 512, 64
+SPREAD = (-5.0, 2.0)
+"""Between which log σ_p and Δ stay. A level feeds those below: without a limit a few large steps
+at the start of a short run multiply from level to level, and the bound is lost for good."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +137,9 @@ class LadderVAE(Hierarchy):
         repeated = [repeated_rows(e, num) for e in beside]
         for i in range(self.num_levels, 0, -1):
             h = network.heard(i, h, *repeated)
-            p = gaussian(*parameters(network.prior(i, h)))
+            p = self._prior_at(i, h)
             shift, log_ratio = parameters(network.offset(i, h, features[i - 1]))
-            log_ratio = F.hardtanh(log_ratio, MIN_LOG_SCALE, MAX_LOG_SCALE)
+            log_ratio = F.hardtanh(log_ratio, *SPREAD)
             q = DiagonalGaussian(p.loc + shift, p.log_scale + log_ratio, p.event_ndim)
             z = take(i, q)
             # In units of p the prior is N(0, I), and the offset is all there is of q.
@@ -146,6 +148,11 @@ class LadderVAE(Hierarchy):
             h = network.descend(i, h, z)
         return levels, network.output(h)
 
+    def _prior_at(self, level: int, h: Tensor) -> DiagonalGaussian:
+        """p(z_l|z_{>l}) by the path (N, …) above level l."""
+        loc, log_scale = parameters(self.network.prior(level, h))
+        return gaussian(loc, F.hardtanh(log_scale, *SPREAD))
+
     def _generate(
         self, num: int, take: Take, *beside: Tensor
     ) -> tuple[list[DiagonalGaussian], Tensor]:
@@ -153,7 +160,7 @@ class LadderVAE(Hierarchy):
         h, priors = self.network.start(num), list[DiagonalGaussian]()
         for i in range(self.num_levels, 0, -1):
             h = self.network.heard(i, h, *beside)
-            p = gaussian(*parameters(self.network.prior(i, h)))
+            p = self._prior_at(i, h)
             priors.insert(0, p)
             h = self.network.descend(i, h, take(i, p))
         return priors, self.network.output(h)
