@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from lowerbound import plots
 from lowerbound.distributions.support import Real
 from lowerbound.errors import InputError
+from lowerbound.report import write_report
 
 DIGIT = (1, 8, 8)
 
@@ -77,3 +79,14 @@ def test_the_figure_of_noise_levels_has_an_area_that_is_the_diffusion_term():
     assert bars == pytest.approx([0.5, 12.0, 0.25])
     with pytest.raises(InputError, match="'gammas' must be 4 edges of 3 bins"):
         plots.noise_levels_figure(gammas[1:], rates, rates, **given)
+
+
+@pytest.mark.parametrize(("term", "is_diffusion"), [("diffusion", True), ("kl", False)])
+def test_the_report_says_of_pictures_what_they_show(term, is_diffusion, tmp_path):
+    rows = [row(i, -3.0, **{term: 5.0}) for i in range(1, 4)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    plots.save_figure(plots.training_figure(rows), tmp_path / "training.png")
+    plots.save_figure(plots.training_figure(rows), tmp_path / "interpolations.png")
+    page = write_report(tmp_path).read_text()
+    assert ("ordinary differential equation (ODE)" in page) == is_diffusion
+    assert ("Large dots are validations" in page) != is_diffusion
