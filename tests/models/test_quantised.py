@@ -170,7 +170,9 @@ def test_a_spoilt_batch_never_reaches_the_codebook(digits):
 LEARNED = {"vq": {"codebook_size": 64}, "fsq": {"quantiser": "fsq", "levels": (4, 4, 4)}}
 
 
-@pytest.mark.parametrize("quantiser", LEARNED)
+@pytest.mark.parametrize(
+    "quantiser", ["vq", pytest.param("fsq", marks=[pytest.mark.nightly])], ids=LEARNED
+)
 def test_training_at_the_usual_rate_uses_the_codes_and_is_worth_them(quantiser, digits):
     """Four codes of 64 carry several nats, and gain more than they cost."""
     options = {"places": 4, "width": 128, "prior_width": 32, **LEARNED[quantiser]}

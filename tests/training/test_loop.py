@@ -70,7 +70,9 @@ def test_every_row_of_the_log_is_a_bound_and_its_terms(digits):
 
 def test_training_stops_where_the_validation_bound_stops_improving(digits):
     model = small(digits)
-    config = TrainingConfig(steps=4000, validations=200, patience=2, learning_rate=0.05)
+    config = TrainingConfig(
+        steps=4000, validations=200, patience=2, learning_rate=0.05, average=0.9
+    )
     history = fit_model(model, digits, config)
     assert history.stopped_early
     assert history.steps < 4000
