@@ -29,25 +29,24 @@ import torch
 from torch import Tensor
 
 from lowerbound._shapes import repeated_rows
-from lowerbound.data import Context, Source, measured
+from lowerbound.data import Context
 from lowerbound.distributions import (
     DiagonalGaussian,
     Distribution,
     Likelihood,
 )
 from lowerbound.models.base import Draw
-from lowerbound.models.context import ContextModel
 from lowerbound.models.joint import JointPosterior
+from lowerbound.models.latent import LatentModel
 from lowerbound.models.levels import Level, Take, drawn, in_units_of, taken, total_log_q
 from lowerbound.models.priors import StandardNormal
-from lowerbound.models.settling import settle_sigma
 from lowerbound.nn import Embedding
 from lowerbound.objectives import Bound, Noise
 
 __all__ = ["Hierarchy", "JointPosterior"]
 
 
-class Hierarchy(ContextModel):
+class Hierarchy(LatentModel):
     """Base of the models with several levels of latents.
 
     A hierarchy says how its levels follow from x (`_infer`) and how they make x (`_generate`).
@@ -252,35 +251,9 @@ class Hierarchy(ContextModel):
         p: Distribution = self.likelihood(self._generate(len(z), take, *beside)[1])
         return self._completed(p, context)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        num: int,
-        context: Tensor | None = None,
-        *,
-        generator: torch.Generator | None = None,
-        mean: bool = False,
-    ) -> Tensor:
-        """See `Model.sample`."""
-        context = self._context_to_draw(num, context, generator)
-        p = self.decode(self.prior.sample(num, None, generator), context)
-        return p.mean if mean else p.sample(generator)
-
     # --- training ---------------------------------------------------------------------------
 
-    def _calibrate(self, source: Source) -> None:
-        super()._calibrate(source)
-        self.likelihood.calibrate(measured(source.train))
-
-    def settle(self, source: Source) -> None:
-        """See `Model.settle`: the optimal sigma, where there is one."""
-        settle_sigma(self, self.likelihood, source, self._decoded)
-
-    def _decoded(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
+    def decoded(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
         """The mean of p(x|z) at one way down of each example, (B, *event)."""
         given = self._given_context(context, len(x))
         return self.likelihood(self._way(x, 1, drawn(noise), given)[1]).mean
-
-    def notes(self) -> list[str]:
-        """What the likelihood has to say, and which part of x the nats are of."""
-        return [*self.likelihood.notes(), *super().notes()]

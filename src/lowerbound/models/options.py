@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lowerbound.distributions import Sigma
 from lowerbound.errors import refuse
+from lowerbound.models.heads import HeadOptions
 from lowerbound.models.networks import Network
 from lowerbound.models.penalties import PENALTIES
 from lowerbound.models.posteriors import PosteriorName
@@ -18,8 +18,8 @@ __all__ = ["VAEOptions", "prior_of"]
 
 
 @dataclass(frozen=True)
-class VAEOptions:
-    """Options of the variational autoencoder."""
+class VAEOptions(HeadOptions):
+    """Options of the variational autoencoder; the others are those of its likelihood."""
 
     latent_dim: int = 40
     """Number of latent dimensions d."""
@@ -45,32 +45,6 @@ class VAEOptions:
     """Layers of a flow or autoregressive prior."""
     flow_width: int = 256
     """Hidden units of the networks inside an iaf posterior and a flow or autoregressive prior."""
-    likelihood: Literal[
-        "auto",
-        "bernoulli",
-        "logistic",
-        "logistic-mixture",
-        "categorical",
-        "gaussian",
-        "laplace",
-        "student-t",
-        "continuous-bernoulli",
-        "poisson",
-        "negative-binomial",
-        "zero-inflated-poisson",
-        "zero-inflated-negative-binomial",
-        "product",
-    ] = "auto"
-    """p(x|z); auto follows the support of the data."""
-    sigma: Sigma | Literal["auto"] = "auto"
-    """Scale of a gaussian, laplace or student-t likelihood: scalar, dimension, decoder, optimal
-    (gaussian only), or a fixed number; auto is one per dimension of a vector, one scalar for an
-    array."""
-    components: int | None = None
-    """Components of a logistic-mixture likelihood (5 unless said)."""
-    columns: tuple[str, ...] = ()
-    """Likelihood of each column of a product, by name; auto, or none at all, follows the
-    support."""
     kl: Literal["analytic", "sampled"] = "analytic"
     """KL(q ‖ p) in closed form, or estimated from the same samples, as it is for every prior but
     normal and for iaf."""

@@ -33,17 +33,18 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound._shapes import num_elements, repeated_rows
-from lowerbound.data import Context, Source, measured
+from lowerbound.data import Context, Source
 from lowerbound.distributions import (
     Distribution,
     Likelihood,
     Support,
-    make_likelihood,
 )
 from lowerbound.errors import refuse
 from lowerbound.models.base import Draw
 from lowerbound.models.codes import CodePrior, PointMass
-from lowerbound.models.context import ContextModel, make_embedding
+from lowerbound.models.context import make_embedding
+from lowerbound.models.heads import make_head
+from lowerbound.models.latent import LatentModel
 from lowerbound.models.networks import check_network
 from lowerbound.models.quantised_parts import (
     VQVAEOptions,
@@ -52,14 +53,13 @@ from lowerbound.models.quantised_parts import (
     make_quantiser,
     places_of,
 )
-from lowerbound.models.settling import settle_sigma
 from lowerbound.nn import Embedding, Quantised, Quantiser, VectorQuantiser
 from lowerbound.objectives import Bound, Noise
 
 __all__ = ["VQVAE", "VQVAEOptions"]
 
 
-class VQVAE(ContextModel):
+class VQVAE(LatentModel):
     """A quantised autoencoder from its parts; `VQVAE.build` makes them from `VQVAEOptions`.
 
     Args:
@@ -115,8 +115,7 @@ class VQVAE(ContextModel):
             InputError: options that do not fit the data.
         """
         options = options or VQVAEOptions()
-        heads: Any = {k: getattr(options, k) for k in ("sigma", "components", "columns")}
-        likelihood = make_likelihood(event_shape, support, options.likelihood, **heads)
+        likelihood = make_head(event_shape, support, options)
         quantiser, grid = make_quantiser(options), places_of(event_shape, options)
         embedding = embedding or make_embedding(context, event_shape, options)
         if encoder is None or decoder is None:
@@ -269,35 +268,16 @@ class VQVAE(ContextModel):
         log_prob: Tensor = self.decode(codes.flatten(0, 1), given).log_prob(repeated)
         return log_prob.unflatten(0, (len(codes), len(x)))
 
-    @torch.no_grad()
-    def sample(
-        self,
-        num: int,
-        context: Tensor | None = None,
-        *,
-        generator: torch.Generator | None = None,
-        mean: bool = False,
-    ) -> Tensor:
-        """See `Model.sample`."""
-        context = self._context_to_draw(num, context, generator)
-        p = self.decode(self.prior.sample(num, context, generator), context)
-        return p.mean if mean else p.sample(generator)
-
     # --- what is measured -------------------------------------------------------------------
 
     def _calibrate(self, source: Source) -> None:
         super()._calibrate(source)
-        self.likelihood.calibrate(measured(source.train))
         total = len(source.train) * self.num_places
         if isinstance(self.quantiser, VectorQuantiser) and self.quantiser.num_codes > total:
             required = f"at most the {total:,} places of the training examples"
             raise refuse("codebook_size", required, self.quantiser.num_codes, "use fewer codes")
 
-    def settle(self, source: Source) -> None:
-        """See `Model.settle`: the optimal sigma, where there is one."""
-        settle_sigma(self, self.likelihood, source, self._decoded)
-
-    def _decoded(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
+    def decoded(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
         """The mean of p(x|z) at the codes of each example, (B, *event)."""
         return self.decode(self.codes(x), context).mean
 
@@ -307,4 +287,4 @@ class VQVAE(ContextModel):
             "The posterior over codes is a point: the bound is log p(x, codes), and more draws "
             "make it no tighter."
         )
-        return [said, *self.likelihood.notes(), *super().notes()]
+        return [said, *super().notes()]

@@ -13,10 +13,10 @@ from typing import Any, Literal
 from torch import nn
 
 from lowerbound._shapes import num_elements
-from lowerbound.distributions import Sigma
 from lowerbound.errors import refuse
 from lowerbound.models.codes import AutoregressiveCodes, CodePrior, UniformCodes
 from lowerbound.models.context import ContextOptions
+from lowerbound.models.heads import HeadOptions
 from lowerbound.models.networks import make_networks
 from lowerbound.nn import (
     CausalTransformer,
@@ -38,8 +38,8 @@ LONGEST = 4096  # codes of an example that an autoregressive prior takes
 
 
 @dataclass(frozen=True)
-class VQVAEOptions(ContextOptions):
-    """Options of the quantised autoencoder; the last ones are those of its context."""
+class VQVAEOptions(HeadOptions, ContextOptions):
+    """Options of the quantised autoencoder; the others are those of its likelihood and context."""
 
     quantiser: Literal["vq", "rvq", "fsq"] = "vq"
     """One codebook; several in turn, each for what the last has left over; or rounded numbers."""
@@ -73,32 +73,6 @@ class VQVAEOptions(ContextOptions):
     """Hidden units of an mlp (512 unless said), or channels at full size (32)."""
     depth: int = 1
     """Residual blocks, per stage of a grid or a conv; an mlp of depth 0 has one hidden layer."""
-    likelihood: Literal[
-        "auto",
-        "bernoulli",
-        "logistic",
-        "logistic-mixture",
-        "categorical",
-        "gaussian",
-        "laplace",
-        "student-t",
-        "continuous-bernoulli",
-        "poisson",
-        "negative-binomial",
-        "zero-inflated-poisson",
-        "zero-inflated-negative-binomial",
-        "product",
-    ] = "auto"
-    """p(x|codes); auto follows the support of the data."""
-    sigma: Sigma | Literal["auto"] = "auto"
-    """Scale of a gaussian, laplace or student-t likelihood: scalar, dimension, decoder, optimal
-    (gaussian only), or a fixed number; auto is one per dimension of a vector, one scalar for an
-    array."""
-    components: int | None = None
-    """Components of a logistic-mixture likelihood (5 unless said)."""
-    columns: tuple[str, ...] = ()
-    """Likelihood of each column of a product, by name; auto, or none at all, follows the
-    support."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

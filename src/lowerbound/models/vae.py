@@ -26,22 +26,21 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound._shapes import num_elements, repeated_rows
-from lowerbound.data import Context, Source, measured
+from lowerbound.data import Context, Source
 from lowerbound.distributions import (
     Distribution,
     Likelihood,
     Support,
-    make_likelihood,
 )
 from lowerbound.errors import refuse
 from lowerbound.models.base import Draw
-from lowerbound.models.context import ContextModel
+from lowerbound.models.heads import make_head
+from lowerbound.models.latent import LatentModel
 from lowerbound.models.networks import check_network, make_networks
 from lowerbound.models.options import VAEOptions, prior_of
 from lowerbound.models.penalties import PENALTIES
 from lowerbound.models.posteriors import Encoded, Posterior, PosteriorName, make_posterior
 from lowerbound.models.priors import Prior
-from lowerbound.models.settling import settle_sigma
 from lowerbound.nn import Embedding
 from lowerbound.objectives import Bound, Noise
 
@@ -52,7 +51,7 @@ PATH_OBJECTIVES = ("stl", "dreg")
 """Those that ask `VAE.draw` for the gradient along the path of the draws alone."""
 
 
-class VAE(ContextModel):
+class VAE(LatentModel):
     """A VAE from its parts; `VAE.build` makes the parts from `VAEOptions`.
 
     Args:
@@ -109,9 +108,8 @@ class VAE(ContextModel):
     ) -> Self:
         """The model that ``options`` describe; a part that is given takes the place of theirs."""
         d = options.latent_dim
-        heads: Any = {k: getattr(options, k) for k in ("sigma", "components", "columns")}
         sizes: Any = {k: getattr(options, k) for k in ("network", "width", "depth")}
-        likelihood = make_likelihood(event_shape, support, options.likelihood, **heads)
+        likelihood = make_head(event_shape, support, options)
         if posterior is None:
             wanted: Any = {"num_steps": options.posterior_steps, "width": options.flow_width}
             posterior = make_posterior(options.posterior, d, **wanted)
@@ -261,35 +259,12 @@ class VAE(ContextModel):
         log_likelihood = self._log_likelihood(self.likelihood.floating(x), z, context)
         return log_likelihood + self.prior.log_prob(z, context)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        num: int,
-        context: Tensor | None = None,
-        *,
-        generator: torch.Generator | None = None,
-        mean: bool = False,
-    ) -> Tensor:
-        """See `Model.sample`."""
-        context = self._context_to_draw(num, context, generator)
-        p = self.decode(self.prior.sample(num, context, generator), context)
-        return p.mean if mean else p.sample(generator)
-
     def _calibrate(self, source: Source) -> None:
         super()._calibrate(source)
-        self.likelihood.calibrate(measured(source.train))
         self.prior.calibrate(source)
         if self.num_examples is not None:
             self.num_examples.fill_(len(source.train))
 
-    def settle(self, source: Source) -> None:
-        """See `Model.settle`: the optimal sigma, where there is one."""
-        settle_sigma(self, self.likelihood, source, self._decoded)
-
-    def _decoded(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
+    def decoded(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
         """The mean of p(x|z) at one draw of each example, (B, *event)."""
         return self.decode(self.encode(x, context).rsample(noise["z"])[0], context).mean
-
-    def notes(self) -> list[str]:
-        """What the likelihood has to say, and which part of x the nats are of."""
-        return [*self.likelihood.notes(), *super().notes()]
