@@ -113,13 +113,6 @@ def draw_pictures(
         figure = reconstructions_picture(model, x, context, names)
         plots.save_figure(figure, folder / "reconstructions.png")
         plots.save_figure(latents_picture(model, source, method), folder / "latents.png")
-    if isinstance(model, VQVAE):
-        plots.save_figure(codes_picture(model, source), folder / "codes.png")
-    if isinstance(model, Diffusion):
-        plots.save_figure(noise_levels_picture(model, source), folder / "noise-levels.png")
-    if isinstance(model, DenoisingModel) and is_image(model.event_shape):
-        context = contexts_for(model, NUM_DENOISED, split=source.test)
-        plots.save_figure(denoising_picture(model, context=context), folder / "denoising.png")
     half = min(NUM_PATHS, len(source.test) // 2)
     if model.has_encoder and half:
         frames = paths(model, source, half)
@@ -134,6 +127,18 @@ def draw_pictures(
     if plots.has_decomposition(evaluation):
         figure = plots.decomposition_figure(evaluation)
         plots.save_figure(figure, folder / "decomposition.png")
+    _draw_kind(model, source, folder, evaluation)
+
+
+def _draw_kind(model: Model, source: Source, folder: Path, evaluation: dict[str, Any]) -> None:
+    """Write the pictures that only models of one kind have."""
+    if isinstance(model, VQVAE):
+        plots.save_figure(codes_picture(model, source), folder / "codes.png")
+    if isinstance(model, Diffusion):
+        plots.save_figure(noise_levels_picture(model, source), folder / "noise-levels.png")
+    if isinstance(model, DenoisingModel) and is_image(model.event_shape):
+        context = contexts_for(model, NUM_DENOISED, split=source.test)
+        plots.save_figure(denoising_picture(model, context=context), folder / "denoising.png")
     is_shown = is_image(model.event_shape) or plots.rates_of_levels(evaluation)
     if isinstance(model, Hierarchy) and is_shown:
         context = contexts_for(model, 1, split=source.test)

@@ -275,20 +275,25 @@ def _carry_out(
         if engine.is_main:
             save_model(folder, model)
         console.say(_judging(model))
-        result = evaluate(
-            model,
-            source,
-            num_samples=TRAIN_NUM_SAMPLES,
-            max_rows=MAX_JUDGED_ROWS,
-            keep=folder / "scores.safetensors" if engine.is_main else None,
-            engine=engine,
-        )
+        result = _judged(model, source, folder, engine)
         if engine.is_main:
             save_json(folder / "evaluation.json", result)
             draw_pictures(model, source, folder, history.rows, method=config.latents)
             write_report(folder)
             trackers.finish(history.steps, result, [n for n in MADE_BY_US if n.endswith(".png")])
         return Run(model, history, result, folder)
+
+
+def _judged(model: Model, source: Source, folder: Path, engine: Engine) -> dict[str, Any]:
+    """What `evaluate` says of the test split; one process keeps the value of each example."""
+    return evaluate(
+        model,
+        source,
+        num_samples=TRAIN_NUM_SAMPLES,
+        max_rows=MAX_JUDGED_ROWS,
+        keep=folder / "scores.safetensors" if engine.is_main else None,
+        engine=engine,
+    )
 
 
 def _judging(model: Model) -> str:

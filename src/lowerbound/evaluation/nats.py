@@ -72,16 +72,25 @@ def nats(
             "train again with a lower --learning-rate"
         )
     result["bits_per_dim"] = -bound / (mean_dims(model, data) * math.log(2))
-    if not model.has_weights:  # the bound is all there is
-        return result
+    if model.has_weights:  # without them the bound is all there is
+        result |= _weighted(model, data, num_samples, each, engine)
+        if num_samples > 1:  # of one sample each, the difference is noise around zero
+            result["gap"] = result["log_likelihood"]["value"] - bound
+    return result
+
+
+def _weighted(
+    model: Model, data: Split, num_samples: int, each: dict[str, Tensor], engine: Engine
+) -> dict[str, Any]:
+    """The estimators that weigh draws; arguments as of `nats`."""
     estimate = shared(
         engine,
         data,
         lambda some, first: log_likelihood(model, some, num_samples=num_samples, first=first),
     )
     each["log_likelihood"] = estimate.value
-    result["log_likelihood"] = _summary(estimate, None if model.closed_form else num_samples)
-    result["log_likelihood"]["kind"] = model.evidence_kind
+    summary = _summary(estimate, None if model.closed_form else num_samples)
+    result: dict[str, Any] = {"log_likelihood": summary | {"kind": model.evidence_kind}}
     if model.closed_form:  # L_K beside what it estimates
         few = 1 if is_deterministic(model) else min(num_samples, SHOWN_SAMPLES)
         estimate = shared(
@@ -95,8 +104,6 @@ def nats(
             lambda some, first: prior_monte_carlo(model, some, num_samples=num_samples),
         )
         result["prior_monte_carlo"] = _summary(estimate, num_samples)
-    if num_samples > 1:  # of one sample each, the difference is noise around zero
-        result["gap"] = result["log_likelihood"]["value"] - bound
     return result
 
 
