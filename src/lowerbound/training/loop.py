@@ -336,8 +336,10 @@ def training_noise(
 def _refuse_divergence(position: Position, folder: Path | None) -> None:
     """End a run that steps over what is not finite again and again."""
     if position.diverged:
-        good = f"; the last good state is in '{folder / 'checkpoints'}'" if folder else ""
+        kept = ""
+        if folder is not None:  # finite is not yet good: it may have gone far before
+            kept = f"; the last finite state is in '{folder / 'checkpoints'}', or start anew"
         raise DivergedError(
             f"{position.diverged} had a loss or gradient that is not finite, and were skipped; "
-            f"try a lower --learning-rate or --clip, or --precision float32{good}"
+            f"try a lower --learning-rate or --clip, or --precision float32{kept}"
         )
