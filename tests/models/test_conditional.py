@@ -19,6 +19,7 @@ from lowerbound.run import fit
 
 SHAPE = (1, 6, 6)
 CONTEXTS = [Classes(4), Vector(3), Mask()]
+each_conditional = pytest.mark.parametrize("prior", ["conditional", "conditional-flow"])
 each_context = pytest.mark.parametrize("context", CONTEXTS, ids=lambda c: c.kind)
 
 
@@ -42,11 +43,11 @@ def small(context, shape=SHAPE, **options) -> CVAE:
     return create_model("cvae", shape, context=context, **options)
 
 
-def drawn_anew(model: nn.Module, seed: int = 0) -> None:
+def drawn_anew(model: nn.Module, seed: int = 0, scale: float = 0.3) -> None:
     """Parameters away from where they start: a conditional prior starts without its context."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
-        parameter.data.normal_(std=0.3, generator=generator)
+        parameter.data.normal_(std=scale, generator=generator)
 
 
 # --- against closed forms
@@ -163,13 +164,46 @@ def test_the_kl_to_a_conditional_prior_is_that_of_its_samples(context):
     assert ((other - analytic).abs() > 1e-3).all()  # the prior sees the context
 
 
-def test_a_conditional_prior_starts_as_a_standard_normal():
-    plain, conditional = (small(Classes(4), prior=prior) for prior in ("normal", "conditional"))
+@each_conditional
+def test_a_conditional_prior_starts_as_a_standard_normal(prior):
+    plain, conditional = (small(Classes(4), prior=name) for name in ("normal", prior))
     z = torch.randn(5, 3)
     given = torch.arange(5) % 4
     torch.testing.assert_close(
         conditional.prior.log_prob(z, given), plain.prior.log_prob(z, given)
     )
+
+
+@each_conditional
+@pytest.mark.parametrize("context", CONTEXTS[:2], ids=lambda c: c.kind)
+def test_a_conditional_prior_is_a_density_for_each_context_and_draws_come_from_it(context, prior):
+    model = small(context, prior=prior, latent_dim=2, prior_layers=4, flow_width=16).double()
+    drawn_anew(model, scale=0.2)
+    axis, num = torch.linspace(-12, 12, 301, dtype=torch.float64), 20_000
+    means = []
+    for one in contexts(context, 3).split(1):
+        given = one.expand(num, *one.shape[1:])
+        drawn = model.prior.sample(num, given, torch.Generator().manual_seed(0))
+        z = drawn.mean(0) + drawn.std(0) * torch.cartesian_prod(axis, axis)
+        area = float(drawn.std(0).prod() * (axis[1] - axis[0]) ** 2)
+        with torch.no_grad():
+            density = model.prior.log_prob(z[:, None], one)[:, 0].exp()[:, None] * area
+        assert float(density.sum()) == pytest.approx(1, abs=1e-3)
+        mean = (density * z).sum(0)
+        deviation = ((density * z.square()).sum(0) - mean.square()).sqrt()
+        assert ((drawn.mean(0) - mean).abs() < 4 * deviation / math.sqrt(num)).all()
+        torch.testing.assert_close(drawn.std(0), deviation, rtol=0.05, atol=0)
+        means.append(mean)
+    assert torch.stack(means).std(0).min() > 0.01  # each context has a density of its own
+
+
+@each_conditional
+def test_a_conditional_prior_is_not_asked_without_a_context(prior):
+    model = small(Classes(4), prior=prior)
+    with pytest.raises(InputError, match="must be given to a conditional prior"):
+        model.prior.log_prob(torch.zeros(2, 3))
+    with pytest.raises(InputError, match="must be given to a conditional prior"):
+        model.prior.sample(2)
 
 
 # --- against the VAE

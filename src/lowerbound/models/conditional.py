@@ -27,20 +27,23 @@ from lowerbound.distributions import Support
 from lowerbound.errors import refuse
 from lowerbound.models.context import ContextOptions, make_embedding
 from lowerbound.models.posteriors import Posterior
-from lowerbound.models.priors import ConditionalNormal, Prior, PriorName
+from lowerbound.models.priors import ConditionalNormal, CouplingPrior, Prior, PriorName
 from lowerbound.models.vae import VAE, VAEOptions
 from lowerbound.nn import Embedding
 
 __all__ = ["CVAE", "CVAEOptions"]
+
+CONDITIONAL = ("conditional", "conditional-flow")
 
 
 @dataclass(frozen=True)
 class CVAEOptions(VAEOptions, ContextOptions):
     """Options of the conditional variational autoencoder; the others are those of the VAE."""
 
-    prior: PriorName | Literal["conditional"] = "normal"  # type: ignore[assignment]
-    """N(0, I) for every context, or a Gaussian by a small network that sees the context
-    (conditional); or learned as for a vae, the same for every context; vamp has none."""
+    prior: PriorName | Literal["conditional", "conditional-flow"] = "normal"  # type: ignore[assignment]
+    """N(0, I) for every context; or learned by networks that see the context, a Gaussian
+    (conditional) or a flow of couplings (conditional-flow); or learned as for a vae, the same for
+    every context; vamp has none."""
 
     def __post_init__(self) -> None:
         VAEOptions.__post_init__(self)
@@ -82,10 +85,10 @@ class CVAE(VAE):
             )
             raise refuse("context", f"in the data of a '{cls.name}'", "none", remedy)
         sizes: Any = {k: getattr(options, k) for k in ("network", "width", "depth")}
-        if prior is None and options.prior == "conditional":
+        if prior is None and options.prior in CONDITIONAL:
             own = make_embedding(context, event_shape, options, **sizes)
             assert own is not None
-            prior = ConditionalNormal(own, options.latent_dim)
+            prior = _prior_that_sees(own, options)
         return super().build(
             event_shape,
             support,
@@ -97,3 +100,12 @@ class CVAE(VAE):
             context=context,
             embedding=embedding or make_embedding(context, event_shape, options, **sizes),
         )
+
+
+def _prior_that_sees(embedding: Embedding, options: CVAEOptions) -> Prior:
+    """The prior p(z|c) that ``options`` name, with an embedding of its own."""
+    d = options.latent_dim
+    if options.prior == "conditional":
+        return ConditionalNormal(embedding, d)
+    sizes: Any = {"width": options.flow_width, "embedding": embedding}
+    return CouplingPrior(d, options.prior_layers, **sizes)

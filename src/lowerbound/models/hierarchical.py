@@ -32,7 +32,7 @@ from lowerbound.errors import refuse
 from lowerbound.models.context import ContextOptions, make_embedding
 from lowerbound.models.heads import HeadOptions, make_head
 from lowerbound.models.hierarchy import Hierarchy
-from lowerbound.models.levels import Level, Take, gaussian, parameters
+from lowerbound.models.levels import Level, Take, gaussian, limited, parameters
 from lowerbound.models.networks import Network, check_network, make_networks
 from lowerbound.nn import Embedding, Joined, Mlp
 
@@ -155,10 +155,10 @@ class HierarchicalVAE(Hierarchy):
         top = self.prior.anchor.expand(num, self.sizes[-1])
         found = [DiagonalGaussian(top, top)]
         if beside:
-            found = [gaussian(*parameters(self.priors[-1](*beside)))]
+            found = [_prior(self.priors[-1](*beside))]
         z = take(self.num_levels, found[0])
         for i in range(self.num_levels - 1, 0, -1):
-            found.insert(0, gaussian(*parameters(self.priors[i - 1](z, *beside))))
+            found.insert(0, _prior(self.priors[i - 1](z, *beside)))
             z = take(i, found[0])
         return found, self.decoder(z, *beside)
 
@@ -181,6 +181,12 @@ def _between(
         return encoders, priors
     told, told_above = ([Joined(m, is_flat=True) for m in part] for part in (encoders, priors))
     return told, [*told_above, *top]
+
+
+def _prior(raw: Tensor) -> DiagonalGaussian:
+    """p(z_l|z_{l+1}) by the outputs (N, 2 d_l) of its network."""
+    loc, log_scale = parameters(raw)
+    return gaussian(loc, limited(log_scale))
 
 
 def _at_draw(q: DiagonalGaussian, p: DiagonalGaussian, z: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lowerbound._shapes import repeated_rows, shown_shape
 from lowerbound.data import Context
@@ -38,7 +37,7 @@ from lowerbound.errors import refuse
 from lowerbound.models.context import ContextOptions, make_embedding
 from lowerbound.models.heads import HeadOptions, make_head
 from lowerbound.models.hierarchy import Hierarchy
-from lowerbound.models.levels import Level, Take, gaussian, parameters
+from lowerbound.models.levels import Level, Take, gaussian, limited, parameters
 from lowerbound.models.networks import Network, fitting_network
 from lowerbound.nn import ConvLadder, Embedding, Ladder, MlpLadder
 
@@ -46,9 +45,6 @@ __all__ = ["LadderOptions", "LadderVAE"]
 
 LATENT_DIM, LATENT_CHANNELS = 16, 8
 WIDTH, CHANNELS = 512, 64
-SPREAD = (-5.0, 2.0)
-"""Between which log σ_p and Δ stay. A level feeds those below: without a limit a few large steps
-at the start of a short run multiply from level to level, and the bound is lost for good."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +135,7 @@ class LadderVAE(Hierarchy):
             h = network.heard(i, h, *repeated)
             p = self._prior_at(i, h)
             shift, log_ratio = parameters(network.offset(i, h, features[i - 1]))
-            log_ratio = F.hardtanh(log_ratio, *SPREAD)
+            log_ratio = limited(log_ratio)
             q = DiagonalGaussian(p.loc + shift, p.log_scale + log_ratio, p.event_ndim)
             z = take(i, q)
             # In units of p the prior is N(0, I), and the offset is all there is of q.
@@ -151,7 +147,7 @@ class LadderVAE(Hierarchy):
     def _prior_at(self, level: int, h: Tensor) -> DiagonalGaussian:
         """p(z_l|z_{>l}) by the path (N, …) above level l."""
         loc, log_scale = parameters(self.network.prior(level, h))
-        return gaussian(loc, F.hardtanh(log_scale, *SPREAD))
+        return gaussian(loc, limited(log_scale))
 
     def _generate(
         self, num: int, take: Take, *beside: Tensor

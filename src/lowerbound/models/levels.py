@@ -20,6 +20,7 @@ __all__ = [
     "drawn",
     "gaussian",
     "in_units_of",
+    "limited",
     "parameters",
     "taken",
     "total_log_q",
@@ -27,6 +28,12 @@ __all__ = [
 
 Take = Callable[[int, DiagonalGaussian], Tensor]
 """(level, q) -> the latents of that level, (N, *shape): drawn from q, given, or its mean."""
+
+
+SPREAD = (-5.0, 2.0)
+"""Between which the log-scales of priors stay, and of posteriors in units of them. A level feeds
+those below: without a limit a few large steps multiply from level to level, and the bound is lost
+for good."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,11 @@ def gaussian(loc: Tensor, log_scale: Tensor) -> DiagonalGaussian:
     """N(loc, exp 2 log_scale) over all axes but the first, its scale clamped as elsewhere."""
     clamped = F.hardtanh(log_scale, MIN_LOG_SCALE, MAX_LOG_SCALE)
     return DiagonalGaussian(loc, clamped, loc.ndim - 1)
+
+
+def limited(log_scale: Tensor) -> Tensor:
+    """A log-scale, or a difference of two, of any shape, within `SPREAD`."""
+    return F.hardtanh(log_scale, *SPREAD)
 
 
 def total_log_q(levels: Sequence[Level]) -> Tensor:

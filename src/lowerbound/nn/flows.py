@@ -57,34 +57,37 @@ class Coupling(Flow):
 
     Args:
         mask: (d,), zeros and ones.
+        num_context: numbers of a context that its network sees too.
         width: hidden units of its network.
     """
 
     mask: Tensor
 
-    def __init__(self, mask: Tensor, *, width: int) -> None:
+    def __init__(self, mask: Tensor, num_context: int = 0, *, width: int) -> None:
         super().__init__()
         d = len(mask)
         self.register_buffer("mask", mask.to(torch.get_default_dtype()), persistent=False)
-        self.network = Mlp((d,), 2 * d, width=width, depth=1)
+        self.network = Mlp((d + num_context,), 2 * d, width=width, depth=1)
         nn.init.zeros_(self.network.last.weight)
         nn.init.zeros_(self.network.last.bias)
 
-    def _affine(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+    def _affine(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Log-scale a and shift b, both zero where the mask is 1."""
-        d, moved = len(self.mask), 1 - self.mask
-        raw = self.network((seen * self.mask).reshape(-1, d)).reshape(*seen.shape[:-1], 2 * d)
+        seen, moved = x * self.mask, 1 - self.mask
+        if context is not None:
+            seen = torch.cat([seen, context.expand(*x.shape[:-1], -1)], -1)
+        raw = self.network(seen.flatten(0, -2)).unflatten(0, x.shape[:-1])
         a, b = raw.chunk(2, dim=-1)
         return moved * MAX_LOG_SCALE * torch.tanh(a / MAX_LOG_SCALE), moved * b
 
     def there(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `Flow.there`."""
-        a, b = self._affine(x)
+        a, b = self._affine(x, context)
         return x * a.exp() + b, a.sum(-1)
 
     def back(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `Flow.back`."""
-        a, b = self._affine(y)
+        a, b = self._affine(y, context)
         return (y - b) * torch.exp(-a), a.sum(-1)
 
 

@@ -3,12 +3,15 @@
 log p(z) = log N(f(z); 0, I) + log |det ∂f/∂z|,   z = f⁻¹(u) for u ~ N(0, I)
 
 With couplings both ways take one pass; with autoregressive layers a density takes one and a draw
-d of them per layer, and the fit is tighter.
+d of them per layer, and the fit is tighter. Given a context c, all layers may see its embedding:
+p(z|c), another density for every context.
 
 References:
     Dinh, Sohl-Dickstein and Bengio, Density Estimation using Real NVP, 2017.
     Papamakarios, Pavlakou and Murray, Masked Autoregressive Flow for Density Estimation, 2017.
     Chen et al., Variational Lossy Autoencoder, 2017 (a flow as the prior of a VAE).
+    Bhattacharyya et al., Conditional Flow Variational Autoencoders for Structured Sequence
+    Prediction, 2019 (a flow that sees the context).
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from torch import Tensor
 from lowerbound.errors import refuse
 from lowerbound.models.priors.base import Prior
 from lowerbound.models.priors.normal import StandardNormal
-from lowerbound.nn import Autoregressive, Chain, Coupling, Flow, coupling_masks
+from lowerbound.nn import Autoregressive, Chain, Coupling, Embedding, Flow, coupling_masks
 
 __all__ = ["AutoregressivePrior", "CouplingPrior", "FlowPrior"]
 
@@ -32,23 +35,35 @@ class FlowPrior(Prior):
     Args:
         flow: from latents (…, d) to the standard normal.
         latent_dim: d.
+        embedding: of contexts (B, …) -> (B, E), which the flow sees; None for one p(z).
     """
 
-    def __init__(self, flow: Flow, latent_dim: int) -> None:
+    def __init__(self, flow: Flow, latent_dim: int, embedding: Embedding | None = None) -> None:
         super().__init__()
         self.flow, self.base = flow, StandardNormal(latent_dim)
+        self.embedding = embedding
+
+    def _seen(self, context: Tensor | None) -> Tensor | None:
+        """What the flow sees of contexts (B, …): (B, E), or nothing."""
+        if self.embedding is None:
+            return None
+        if context is None:
+            raise refuse("context", "given to a conditional prior", context)
+        seen: Tensor = self.embedding(context)
+        return seen
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log-density of latents (…, d): (…), nats."""
-        u, log_det = self.flow(z)
+        """Log-density of latents (…, B, d), given contexts (B, …) where it sees them: nats."""
+        u, log_det = self.flow(z, self._seen(context))
         return self.base.log_prob(u) + log_det
 
     def sample(
         self, num: int, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draws (num, d)."""
+        """Draws (num, d), one for each of ``num`` contexts where it sees them."""
         with torch.no_grad():
-            z: Tensor = self.flow(self.base.sample(num, None, generator), inverse=True)[0]
+            u = self.base.sample(num, None, generator)
+            z: Tensor = self.flow(u, self._seen(context), inverse=True)[0]
         return z
 
 
@@ -59,14 +74,24 @@ class CouplingPrior(FlowPrior):
         latent_dim: d.
         num_layers: couplings.
         width: hidden units of each one's network.
+        embedding: of contexts, where they are seen.
     """
 
     name: ClassVar[str] = "flow"
 
-    def __init__(self, latent_dim: int, num_layers: int = 6, *, width: int = 256) -> None:
+    def __init__(
+        self,
+        latent_dim: int,
+        num_layers: int = 6,
+        *,
+        width: int = 256,
+        embedding: Embedding | None = None,
+    ) -> None:
         check_layers(num_layers, width)
+        num_context = 0 if embedding is None else embedding.size
         masks = coupling_masks(latent_dim, num_layers)
-        super().__init__(Chain([Coupling(mask, width=width) for mask in masks]), latent_dim)
+        flow = Chain([Coupling(mask, num_context, width=width) for mask in masks])
+        super().__init__(flow, latent_dim, embedding)
 
 
 class AutoregressivePrior(FlowPrior):
