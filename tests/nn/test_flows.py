@@ -11,11 +11,11 @@ from lowerbound.nn import Autoregressive, Chain, Coupling, coupling_masks
 from lowerbound.nn.masked import MaskedMlp
 
 KINDS = {
-    "coupling": lambda d, c: Coupling(coupling_masks(d, 1)[0], width=8),
+    "coupling": lambda d, c: Coupling(coupling_masks(d, 1)[0], c, width=8),
     "autoregressive": lambda d, c: Autoregressive(d, c, width=8),
     "gated": lambda d, c: Autoregressive(d, c, width=8, gated=True),
     "reversed": lambda d, c: Autoregressive(d, c, width=8, gated=True, reverse=True),
-    "couplings": lambda d, c: Chain([Coupling(m, width=8) for m in coupling_masks(d, 6)]),
+    "couplings": lambda d, c: Chain([Coupling(m, c, width=8) for m in coupling_masks(d, 6)]),
     "chain": lambda d, c: Chain(
         [Autoregressive(d, c, width=8, gated=True, reverse=i > 0) for i in range(3)]
     ),

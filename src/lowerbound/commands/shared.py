@@ -157,7 +157,8 @@ def named(flags: OfRun, stem: str, ending: str, **usual: Any) -> Path:
         if field.name in NOT_IN_NAMES or value in (field.default, usual.get(field.name)):
             continue
         text = "" if value is True else Path(str(value)).name
-        text = text.removesuffix(".0") if isinstance(value, float) else text
+        if isinstance(value, int | float):
+            text = text.removesuffix(".0").replace("-", "minus-", 1 if value < 0 else 0)
         asked += [
             field.name.replace("_", "-"),
             re.sub(r"[^A-Za-z0-9.]+", "-", text).replace(".", "-").strip("-"),

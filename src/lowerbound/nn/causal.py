@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lowerbound.nn.attention import attend
+
 __all__ = ["CausalTransformer"]
 
 SMALLEST_HEAD = 16
@@ -42,7 +44,7 @@ class CausalBlock(nn.Module):
             if memory:
                 k, v = torch.cat([memory[0], k], 2), torch.cat([memory[1], v], 2)
             memory[:] = [k, v]
-        seen = F.scaled_dot_product_attention(q, k, v, is_causal=memory is None)
+        seen = attend(q, k, v, is_causal=memory is None)
         h = h + self.out(seen.transpose(1, 2).flatten(2))
         return h + self.outer(F.silu(self.inner(self.norm_2(h))))
 

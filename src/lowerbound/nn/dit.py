@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowerbound.errors import refuse
+from lowerbound.nn.attention import attend
 from lowerbound.nn.unet import sinusoids
 
 __all__ = ["DiT", "modulated"]
@@ -61,7 +62,7 @@ class Block(nn.Module):
         n, tokens, width = h.shape
         qkv = self.qkv(h).reshape(n, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v)
+        seen = attend(q, k, v)
         return self.out(seen.transpose(1, 2).reshape(n, tokens, width))
 
 

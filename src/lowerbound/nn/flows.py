@@ -65,7 +65,7 @@ class Coupling(Flow):
 
     def __init__(self, mask: Tensor, num_context: int = 0, *, width: int) -> None:
         super().__init__()
-        d = len(mask)
+        d, self.num_context = len(mask), num_context
         self.register_buffer("mask", mask.to(torch.get_default_dtype()), persistent=False)
         self.network = Mlp((d + num_context,), 2 * d, width=width, depth=1)
         nn.init.zeros_(self.network.last.weight)
@@ -74,9 +74,10 @@ class Coupling(Flow):
     def _affine(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Log-scale a and shift b, both zero where the mask is 1."""
         seen, moved = x * self.mask, 1 - self.mask
-        if context is not None:
+        if self.num_context:
+            assert context is not None
             seen = torch.cat([seen, context.expand(*x.shape[:-1], -1)], -1)
-        raw = self.network(seen.flatten(0, -2)).unflatten(0, x.shape[:-1])
+        raw = self.network(seen.reshape(-1, seen.shape[-1])).reshape(*x.shape[:-1], -1)
         a, b = raw.chunk(2, dim=-1)
         return moved * MAX_LOG_SCALE * torch.tanh(a / MAX_LOG_SCALE), moved * b
 

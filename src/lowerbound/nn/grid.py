@@ -1,7 +1,11 @@
 """Convolutional encoder and decoder between an image and a grid of vectors.
 
 The image is halved (rounding up) a given number of times, and its channels doubled; what is left
-are places of the grid, each with a vector of its own. The decoder walks the same sizes back.
+are places of the grid, each with a vector of its own. The decoder walks the same sizes back. All
+residual blocks are at the grid, where they are cheap: a step from size to size is one convolution.
+
+References:
+    van den Oord, Vinyals and Kavukcuoglu, Neural Discrete Representation Learning, 2017.
 """
 
 from __future__ import annotations
@@ -48,17 +52,22 @@ class GridEncoder(nn.Module):
         size: numbers per place.
         halvings: how often the sides are halved.
         width: channels at full size; at most four times as many further down.
-        depth: residual blocks per stage.
+        depth: residual blocks at the grid.
     """
 
     def __init__(
         self, image_shape: Sequence[int], size: int, *, halvings: int, width: int, depth: int
     ) -> None:
         super().__init__()
-        channels = _channels(width, halvings)
-        layers: list[nn.Module] = [nn.Conv2d(image_shape[0], width, 3, padding=1)]
+        channels = [image_shape[0], *_channels(width, halvings)[1:]]
+        layers: list[nn.Module] = []
         for before, after in pairwise(channels):
-            layers += [_blocks(before, depth), nn.Conv2d(before, after, 3, stride=2, padding=1)]
+            layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), nn.SiLU()]
+        if not halvings:
+            channels = [image_shape[0], width]
+            layers = [nn.Conv2d(*channels, 5, padding=2)]
+        else:
+            layers.pop()  # blocks begin with a normalisation
         layers += [_blocks(channels[-1], depth), nn.SiLU(), nn.Conv2d(channels[-1], size, 1)]
         self.body = nn.Sequential(*layers)
 
@@ -76,7 +85,7 @@ class GridDecoder(nn.Module):
         image_shape: (channels, H, W) of the output.
         halvings: how often its sides are halved to those of the grid.
         width: channels at full size.
-        depth: residual blocks per stage.
+        depth: residual blocks at the grid.
     """
 
     def __init__(
@@ -87,16 +96,17 @@ class GridDecoder(nn.Module):
         self.size, self.sides = size, grid_sides((height, breadth), halvings)[::-1]
         widths = _channels(width, halvings)[::-1]
         self.first = nn.Conv2d(size, widths[0], 3, padding=1)
-        self.blocks = nn.ModuleList(_blocks(c, depth) for c in widths)
+        self.blocks = _blocks(widths[0], depth)
+        # Four times the channels at one size, which are shuffled into the next.
         self.steps = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(widths)
+            nn.Conv2d(before, 4 * after, 3, padding=1) for before, after in pairwise(widths)
         )
         self.last = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         """(N, P · size) -> (N, channels, H, W)."""
         vectors = z.unflatten(1, (-1, self.size)).mT.unflatten(2, self.sides[0])
-        h = self.blocks[0](self.first(vectors))
-        for step, block, sides in zip(self.steps, self.blocks[1:], self.sides[1:], strict=True):
-            h = block(step(F.interpolate(h, size=sides, mode="nearest")))
-        return self.last(F.silu(h))
+        h = F.silu(self.blocks(self.first(vectors)))
+        for step, (height, breadth) in zip(self.steps, self.sides[1:], strict=True):
+            h = F.silu(F.pixel_shuffle(step(h), 2)[..., :height, :breadth])
+        return self.last(h)
