@@ -64,6 +64,9 @@ class TrainingConfig:
     """What is maximised: the bound, or a tighter one by importance weights."""
     num_samples: int | None = None
     """Samples per example and step: 1 for the elbo, K = 8 for the other objectives unless said."""
+    elbo_first: float = 0.0
+    """Share of the run, at its start, that climbs the elbo of one sample, whatever the objective:
+    many samples are worth their time once the model is nearly there."""
     num_groups: int = 1
     """Groups into which miwae and piwae divide the samples; with 1 they are iwae."""
     mix: float = 0.0
@@ -128,7 +131,7 @@ class TrainingConfig:
             _check(self, name, "0 or more", lambda v: v >= 0)
         for name in ("learning_rate", "clip"):
             _check(self, name, "above 0", lambda v: v > 0)
-        for name in ("beta_warmup", "warmup", "mix"):
+        for name in ("beta_warmup", "warmup", "mix", "elbo_first"):
             _check(self, name, "from 0 to 1", lambda v: 0 <= v <= 1)
         _check(self, "average", "from 0 to below 1", lambda v: 0 <= v < 1)
         _check(self, "seed", "0 or more", lambda v: v >= 0)
@@ -147,8 +150,23 @@ class TrainingConfig:
             return self.num_samples
         return 1 if self.objective == "elbo" else DEFAULT_IMPORTANCE_SAMPLES
 
+    def samples_at(self, progress: float) -> int:
+        """Samples of a step at ``progress`` in [0, 1]."""
+        return 1 if progress < self.elbo_first else self.samples
+
+    def objective_at(self, progress: float) -> Objective:
+        """What a step at ``progress`` in [0, 1] climbs."""
+        return "elbo" if progress < self.elbo_first else self.objective
+
     @property
-    def reweighing(self) -> str | None:
+    def climbed(self) -> list[tuple[Objective, str | None]]:
+        """What is climbed, in turn, each with the option that weighs its rates, by name."""
+        if self.elbo_first and self.objective != "elbo":
+            return [("elbo", self._reweighing), (self.objective, None)]
+        return [(self.objective, self._reweighing)]
+
+    @property
+    def _reweighing(self) -> str | None:
         """The option that weighs rates, by name; None where the bound is climbed as it is."""
         if self.kl_balancing:
             return "kl_balancing"
@@ -170,14 +188,18 @@ def _check_objective(config: TrainingConfig) -> None:
     if objective not in known:
         remedy = nearest(str(objective), known)
         raise refuse("objective", f"one of {', '.join(known)}", objective, remedy)
+    climbed = {name for name, _ in config.climbed}
     for dial, owners in DIALS.items():
         value, default = getattr(config, dial), getattr(TrainingConfig, dial)
-        if objective not in owners and value != default:
+        if not climbed.intersection(owners) and value != default:
             remedy = f"it belongs to {' and '.join(owners)}"
             raise refuse(dial, f"{default:g} for the objective {objective}", value, remedy)
     if config.kl_balancing and not config.beta_warmup:
         remedy = "balancing lasts as long as beta rises, for instance --beta-warmup 0.15"
         raise refuse("beta_warmup", "above 0 for --kl-balancing", config.beta_warmup, remedy)
+    if objective == "elbo" and config.elbo_first:
+        remedy = "name what comes after it, for instance --objective iwae"
+        raise refuse("elbo_first", "0 for the objective elbo", config.elbo_first, remedy)
     if config.samples % config.num_groups:
         required = f"a divisor of the {config.samples} samples"
         raise refuse("num_groups", required, config.num_groups)

@@ -72,6 +72,7 @@ PRESETS: dict[str, Preset] = {
         "Higgins et al., beta-VAE: Learning Basic Visual Concepts with a Constrained Variational "
         "Framework, 2017",
         training={"beta": 4.0},
+        nats=-98.04,
     ),
     "beta-tcvae": Preset(
         "vae",
@@ -98,12 +99,14 @@ PRESETS: dict[str, Preset] = {
         "VAE with a penalty on the covariance of its codes.",
         _DIP,
         options={"penalty": "dip-ii", "penalty_weight": 10.0},
+        nats=-90.82,
     ),
     "vampprior-vae": Preset(
         "vae",
         "VAE whose prior is a mixture of posteriors at learned pseudo-inputs.",
         "Tomczak and Welling, VAE with a VampPrior, 2018",
         options={"prior": "vamp"},
+        nats=-85.13,
     ),
     "flow-prior-vae": Preset(
         "vae",

@@ -119,7 +119,8 @@ def fit(
     given |= {"objective": objective, **options}
     config = validated(TrainingConfig, given, "the arguments of fit")
     model.check(source.train[slice(0, 256)][0], source.name)
-    model.check_objective(config.objective, config.reweighing)
+    for climbed, reweighing in config.climbed:
+        model.check_objective(climbed, reweighing)
     engine = make_engine(config.device, config.devices, config.strategy)
     console = Console(quiet or not engine.is_main)
     require(config.logger)
@@ -162,7 +163,8 @@ def train(
     model = model_of(config, source)
     for warning in model.warnings():
         console.say(f"warning: {warning}")
-    model.check_objective(config.objective, config.reweighing)
+    for climbed, reweighing in config.climbed:
+        model.check_objective(climbed, reweighing)
     config = replace(resolved(config, source, model), options=asdict(model.options))
     folder = folder or next_folder(config)
     if engine.is_main:

@@ -146,5 +146,5 @@ def test_the_compiled_step_is_one_graph(digits):
     noise = model.noise(64, 1, torch.Generator().manual_seed(0))
     x = digits.train[slice(0, 64)][0]
     whole = torch.compile(step._run, fullgraph=True, backend="eager")
-    loss, _ = whole(x, None, noise, step.weights(0.5))
+    loss, _ = whole(x, None, noise, step.weights(0.5), "elbo")
     torch.testing.assert_close(loss, step(x, None, noise, 0.5)[0])

@@ -96,7 +96,8 @@ def fit_model(
     """
     console = console or Console(quiet=True)
     engine = engine or make_engine(config.device, config.devices, config.strategy)
-    model.check_objective(config.objective, config.reweighing)
+    for climbed, reweighing in config.climbed:
+        model.check_objective(climbed, reweighing)
     for sentence in model.advice(config.objective):
         console.say(f"warning: {sentence}")
     model.calibrate(source)
@@ -128,7 +129,7 @@ def fit_model(
             progress = length.progress(position.step, position.seconds)
             rate = learning_rate(progress, config.learning_rate, config.warmup)
             x, context = parts.batches(position.step)
-            noise = training_noise(model, batch_size, config, position.step, rows)
+            noise = training_noise(model, batch_size, config, position.step, rows, progress)
             loss, bound = parts.parallel_step(x, context, noise, progress)
             loss.mean().backward()
             done = update(state, loss, rate, config.clip, engine, config.skip_norm)
@@ -312,7 +313,12 @@ class _Parts:
 
 
 def training_noise(
-    model: Model, batch_size: int, config: TrainingConfig, step: int, rows: slice | None = None
+    model: Model,
+    batch_size: int,
+    config: TrainingConfig,
+    step: int,
+    rows: slice | None = None,
+    progress: float = 1.0,
 ) -> dict[str, Tensor]:
     """Noise of a step, by blocks of the global batch: device and worker count change nothing.
 
@@ -322,12 +328,14 @@ def training_noise(
         config: its seed and number of samples.
         step: by whose number the noise is drawn.
         rows: those of the global batch that this process takes; all unless said.
+        progress: of the run, in [0, 1]; it may decide the number of samples.
     """
+    num_samples = config.samples_at(progress)
     device = model.calibrated.device
     parts = []
     for block, taken, inner in blocks_of(rows or slice(0, batch_size), batch_size):
         generator = generator_for("noise", config.seed, step, block, device=device)
-        noise = model.noise(taken.stop - taken.start, config.samples, generator)
+        noise = model.noise(taken.stop - taken.start, num_samples, generator)
         whole = inner == slice(0, taken.stop - taken.start)
         parts.append(noise if whole else {name: eps[:, inner] for name, eps in noise.items()})
     return parts[0] if len(parts) == 1 else concatenate_noise(parts)

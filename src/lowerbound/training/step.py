@@ -49,7 +49,6 @@ class Step(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.config, self.precision = model, config, precision
-        self.objective = OBJECTIVES[config.objective]
         self.compiled = compiled
         if compiled:
             graphs = "reduce-overhead" if model.calibrated.device.type == "cuda" else None
@@ -76,25 +75,26 @@ class Step(nn.Module):
         self, x: Tensor, context: Tensor | None, noise: Noise, progress: float
     ) -> tuple[Tensor, Bound]:
         """Loss (B,) in nats, to be averaged and minimised, and the unweighted bound."""
-        weights = self.weights(progress)
+        weights, name = self.weights(progress), self.config.objective_at(progress)
         if not self.compiled:
-            return self._run(x, context, noise, weights)
+            return self._run(x, context, noise, weights, name)
         beta: Any = weights.beta
         if self.config.beta_warmup:  # a number would be compiled in
             beta = torch.tensor(beta, device=x.device)
         try:
-            return self.faster(x, context, noise, replace(weights, beta=beta))
+            return self.faster(x, context, noise, replace(weights, beta=beta), name)
         except Exception as error:  # whatever it was: a step that is wrong fails again below
             self.compiled = False
             reason = printable(" ".join(str(error).split()), 160)
             self.say(f"warning: the step cannot be compiled and is run as it is ({reason})")
-        return self._run(x, context, noise, weights)
+        return self._run(x, context, noise, weights, name)
 
     def _run(
-        self, x: Tensor, context: Tensor | None, noise: Noise, weights: Weights
+        self, x: Tensor, context: Tensor | None, noise: Noise, weights: Weights, name: str
     ) -> tuple[Tensor, Bound]:
         context = self.model.dropped(context, noise)
         half = self.precision == "bf16"
         autocast = torch.autocast(x.device.type, dtype=torch.bfloat16) if half else None
         with autocast or contextlib.nullcontext():
-            return self.objective(self.model, x, context, noise, self.config.samples, weights)
+            num_samples = 1 if name != self.config.objective else self.config.samples
+            return OBJECTIVES[name](self.model, x, context, noise, num_samples, weights)
