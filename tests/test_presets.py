@@ -13,6 +13,7 @@ from lowerbound.cli import run_command_line, train_flags
 from lowerbound.config import TrainingConfig, validated
 from lowerbound.errors import InputError
 from lowerbound.presets import PRESETS
+from lowerbound.run import fit
 
 PAGE = Path(__file__).parent.parent / "docs" / "models" / "presets.md"
 
@@ -62,6 +63,34 @@ def test_the_flag_of_a_preset_is_its_settings(name):
     assert (flags.model, flags.preset) == (preset.model, name)
     assert {k: getattr(flags.options, k) for k in preset.options} == dict(preset.options)
     assert {k: getattr(flags, k) for k in preset.training} == dict(preset.training)
+
+
+SUITED = {name: entry.training for name, entry in MODELS.items() if entry.training}
+
+
+@pytest.mark.parametrize("name", SUITED)
+def test_a_model_is_trained_by_its_usual_values_unless_others_are_given(
+    name, tmp_path, monkeypatch, digits
+):
+    usual = SUITED[name]
+    assert validated(TrainingConfig, usual, name) != TrainingConfig()
+    flags = train_flags(["--model", name])
+    assert {k: getattr(flags, k) for k in usual} == usual
+    assert train_flags(["--model", name, "--batch-size", "7"]).batch_size == 7
+    file = tmp_path / "c.yaml"
+    file.write_text(f"model: {name}\nbatch_size: 9\n")
+    from_file = train_flags(["--config", str(file)])
+    assert (from_file.batch_size, from_file.learning_rate) == (9, usual["learning_rate"])
+
+    configs = []
+    monkeypatch.setattr(
+        "lowerbound.run.fit_model", lambda m, s, config, **_: configs.append(config)
+    )
+    model = create_model(name, digits)
+    fit(model, digits)
+    fit(model, digits, batch_size=7)
+    assert {k: getattr(configs[0], k) for k in usual} == usual
+    assert (configs[1].batch_size, configs[1].learning_rate) == (7, usual["learning_rate"])
 
 
 def test_flags_win_over_a_preset_and_a_preset_named_after_a_file_over_the_file(tmp_path):

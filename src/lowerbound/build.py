@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -52,6 +52,8 @@ class Entry:
     samples: bool = True
     context: Literal["never", "optional", "always"] = "never"
     """Whether the model can be given a context: one that can is of p(x) unless it is asked for."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the training configuration that suit it better than the usual ones."""
 
     @property
     def conditional(self) -> bool:
@@ -87,6 +89,7 @@ MODELS: dict[str, Entry] = {
         "Quantised autoencoder: codes of a finite set and a prior over them; a bound of a point.",
         "van den Oord, Vinyals and Kavukcuoglu, Neural Discrete Representation Learning, 2017",
         context="optional",
+        training={"batch_size": 128, "learning_rate": 2e-3},
     ),
     "hvae": Entry(
         "lowerbound.models.hierarchical:HierarchicalVAE",
@@ -102,6 +105,7 @@ MODELS: dict[str, Entry] = {
         "Vahdat and Kautz, NVAE: A Deep Hierarchical Variational Autoencoder, 2020; Child, Very "
         "Deep VAEs, 2021",
         context="optional",
+        training={"batch_size": 256, "learning_rate": 1.5e-3},
     ),
     "diffusion": Entry(
         "lowerbound.models.diffusion:Diffusion",
@@ -109,6 +113,7 @@ MODELS: dict[str, Entry] = {
         "Diffusion: noise is added in many steps and taken away by a network; bound in 3 terms.",
         "Kingma, Salimans, Poole and Ho, Variational Diffusion Models, 2021",
         context="optional",
+        training={"batch_size": 64, "learning_rate": 1e-3, "patience": 20},
     ),
     "ppca": Entry(
         "lowerbound.models.classical:ProbabilisticPCA",

@@ -216,6 +216,8 @@ def train_flags(args: list[str]) -> Any:
     if name not in PRESETS:
         model_entry(name)
     name, values = with_preset(name, values, named_after=named is not None)
+    if again is None:
+        values = {**model_entry(name).training, **values}
     where = config or "the configuration"
     default = before = _train_default(name, values, where)
     if any(value_of(args, f"--{length}") is not None for length in LENGTHS):

@@ -119,12 +119,14 @@ PRESETS: dict[str, Preset] = {
         "VAE whose prior is an autoregressive flow.",
         "Chen et al., Variational Lossy Autoencoder, 2017",
         options={"prior": "autoregressive"},
+        nats=-84.74,
     ),
     "iaf-vae": Preset(
         "vae",
         "VAE whose posterior is a Gaussian moved by inverse autoregressive steps.",
         "Kingma et al., Improved Variational Inference with Inverse Autoregressive Flow, 2016",
         options={"posterior": "iaf"},
+        nats=-87.13,
     ),
     "rvq-vae": Preset(
         "vqvae",
@@ -138,6 +140,7 @@ PRESETS: dict[str, Preset] = {
         "Mentzer, Minnen, Agustsson and Tschannen, Finite Scalar Quantization: VQ-VAE Made "
         "Simple, 2024",
         options={"quantiser": "fsq"},
+        nats=-94.76,
     ),
 }
 """Every preset by name."""

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from lowerbound.build import load_model, save_model
+from lowerbound.build import MODELS, load_model, save_model
 from lowerbound.conditions import check_condition, condition_of
 from lowerbound.config import LENGTHS, RunConfig, TrainingConfig, validated
 from lowerbound.data import Source, replaced_examples
@@ -110,13 +110,16 @@ def fit(
         objective: what is maximised.
         overwrite: replace an earlier run in ``out``.
         quiet: no progress.
-        **options: any other field of `lowerbound.config.TrainingConfig`.
+        **options: any other field of `lowerbound.config.TrainingConfig`. Some models have usual
+            values of their own (`lowerbound.build.Entry.training`).
 
     Raises:
         InputError: an unknown option, or a source that does not fit the model.
     """
     given: dict[str, Any] = {"epochs": epochs, "steps": steps, "minutes": minutes, "seed": seed}
     given |= {"objective": objective, **options}
+    entry = MODELS.get(model.name)
+    given = {**(entry.training if entry else {}), **given}
     config = validated(TrainingConfig, given, "the arguments of fit")
     model.check(source.train[slice(0, 256)][0], source.name)
     for climbed, reweighing in config.climbed:

@@ -24,5 +24,5 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False) -> Tenso
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
     with torch.autocast("cpu", enabled=False):
-        full = (part.float() for part in (q, k, v))
-        return F.scaled_dot_product_attention(*full, is_causal=is_causal).to(q.dtype)
+        seen = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=is_causal)
+    return seen.to(q.dtype)

@@ -59,17 +59,12 @@ class GridEncoder(nn.Module):
         self, image_shape: Sequence[int], size: int, *, halvings: int, width: int, depth: int
     ) -> None:
         super().__init__()
-        channels = [image_shape[0], *_channels(width, halvings)[1:]]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(channels):
-            layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), nn.SiLU()]
-        if not halvings:
-            channels = [image_shape[0], width]
-            layers = [nn.Conv2d(*channels, 5, padding=2)]
-        else:
-            layers.pop()  # blocks begin with a normalisation
+        channels = _channels(width, halvings)
+        stride, layers = 2 if halvings else 1, list[nn.Module]()
+        for before, after in pairwise([image_shape[0], *(channels[1:] or channels)]):
+            layers += [nn.SiLU(), nn.Conv2d(before, after, 5, stride, padding=2)]
         layers += [_blocks(channels[-1], depth), nn.SiLU(), nn.Conv2d(channels[-1], size, 1)]
-        self.body = nn.Sequential(*layers)
+        self.body = nn.Sequential(*layers[1:])
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, P · size)."""
