@@ -77,9 +77,11 @@ def mmd(q: DiagonalGaussian, z: Tensor, num_examples: Tensor) -> Tensor:
     """
     codes, d = global_rows(z), z.shape[-1]
     num = len(codes)
-    distances = (codes[:, None] - codes).square().sum(-1)
+    lengths = codes.square().sum(-1)
+    with torch.autocast(codes.device.type, enabled=False):  # the lengths nearly cancel
+        distances = (lengths[:, None] + lengths - 2 * codes @ codes.T).clamp(min=0)
     among = torch.exp(-distances / (2 * d)).sum() - num  # without each with itself
-    across = torch.exp(-codes.square().sum(-1) / (2 * (d + 1))) * (d / (d + 1)) ** (d / 2)
+    across = torch.exp(-lengths / (2 * (d + 1))) * (d / (d + 1)) ** (d / 2)
     of_prior = (d / (d + 2)) ** (d / 2)
     value = among / max(1, num * (num - 1)) - 2 * across.mean() + of_prior
     return value.expand(len(z))
