@@ -80,6 +80,7 @@ PRESETS: dict[str, Preset] = {
         "Chen, Li, Grosse and Duvenaud, Isolating Sources of Disentanglement in Variational "
         "Autoencoders, 2018",
         options={"penalty": "total-correlation", "penalty_weight": 5.0},
+        nats=-104.98,
     ),
     "infovae": Preset(
         "vae",
@@ -87,12 +88,14 @@ PRESETS: dict[str, Preset] = {
         "Zhao, Song and Ermon, InfoVAE: Balancing Learning and Inference in Variational "
         "Autoencoders, 2019",
         options={"penalty": "mmd", "penalty_weight": 999.0},
+        nats=-94.29,
     ),
     "dip-vae-i": Preset(
         "vae",
         "VAE with a penalty on the covariance of its codes' means.",
         _DIP,
         options={"penalty": "dip-i", "penalty_weight": 10.0},
+        nats=-94.08,
     ),
     "dip-vae-ii": Preset(
         "vae",
@@ -133,6 +136,7 @@ PRESETS: dict[str, Preset] = {
         "VQ-VAE with four codebooks, each for what the last has left over.",
         "Zeghidour et al., SoundStream: An End-to-End Neural Audio Codec, 2021",
         options={"quantiser": "rvq"},
+        nats=-106.51,
     ),
     "fsq-vae": Preset(
         "vqvae",
