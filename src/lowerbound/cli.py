@@ -101,6 +101,8 @@ def _leaving_when_asked() -> Iterator[None]:
     hook, sys.unraisablehook = sys.unraisablehook, swallowed
     try:
         yield
+    except Interrupted:  # says more than that it was
+        raise
     except Exception as error:
         if asked:  # an import that is interrupted says that it failed
             raise KeyboardInterrupt(asked[0]) from error

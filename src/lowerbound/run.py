@@ -8,7 +8,8 @@ report.html.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from lowerbound.conditions import check_condition, condition_of
 from lowerbound.config import LENGTHS, RunConfig, TrainingConfig, validated
 from lowerbound.data import Source, replaced_examples
 from lowerbound.engine import Engine, make_engine
-from lowerbound.errors import refuse
+from lowerbound.errors import Interrupted, refuse
 from lowerbound.evaluation import evaluate
 from lowerbound.evaluation.nats import BOUND_SAMPLES
 from lowerbound.files import load_json, save_json, save_text
@@ -277,6 +278,7 @@ def _carry_out(
         )
         for replaced in replaced_examples(source):
             console.say(f"warning: {replaced}")
+        stack.enter_context(_to_be_resumed(folder))
         if engine.is_main:
             save_model(folder, model)
         console.say(_judging(model))
@@ -287,6 +289,19 @@ def _carry_out(
             write_report(folder)
             trackers.finish(history.steps, result, [n for n in MADE_BY_US if n.endswith(".png")])
         return Run(model, history, result, folder)
+
+
+@contextlib.contextmanager
+def _to_be_resumed(folder: Path) -> Iterator[None]:
+    """Say, where somebody stops a run that is trained already, how the rest of it is had."""
+    try:
+        yield
+    except KeyboardInterrupt as asked:
+        raise Interrupted(
+            "stopped after training and before everything was judged and drawn; the weights are "
+            f"saved, and `lowerbound train --resume {folder}` does the rest",
+            asked.args[0] if asked.args else signal.SIGINT,
+        ) from asked
 
 
 def _judged(model: Model, source: Source, folder: Path, engine: Engine) -> dict[str, Any]:

@@ -38,6 +38,29 @@ def test_a_signal_saves_and_the_run_resumes(tmp_path, number, code, capsys):
     assert call("train", "--resume", out, "--quiet") == 0
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_while_it_is_judged_says_how_to_go_on(
+    tmp_path, number, code, capsys, monkeypatch
+):
+    out = tmp_path / "run"
+
+    def stopped(*args, **options):
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lowerbound.run.evaluate", stopped)
+        assert call("train", "digits", "--out", out, *TRAIN) == code
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert line.startswith("lowerbound: stopped after training")
+    assert f"`lowerbound train --resume {out}`" in line
+    assert not (out / "evaluation.json").exists()
+    assert call("train", "--resume", out, "--quiet") == 0
+    assert (out / "evaluation.json").exists()
+    assert (out / "report.html").exists()
+
+
 def test_resuming_a_run_without_a_checkpoint_starts_it_again(run, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
