@@ -31,16 +31,17 @@ from lowerbound.distributions import DiagonalGaussian, Likelihood, Support, kl_g
 from lowerbound.errors import refuse
 from lowerbound.models.context import ContextOptions, make_embedding
 from lowerbound.models.heads import HeadOptions, make_head
-from lowerbound.models.hierarchy import Hierarchy
+from lowerbound.models.hierarchy import Hierarchy, TopOptions
 from lowerbound.models.levels import Level, Take, gaussian, limited, parameters
 from lowerbound.models.networks import Network, check_network, make_networks
+from lowerbound.models.priors import Prior
 from lowerbound.nn import Embedding, Joined, Mlp
 
 __all__ = ["HierarchicalVAE", "HierarchicalVAEOptions"]
 
 
 @dataclass(frozen=True)
-class HierarchicalVAEOptions(HeadOptions, ContextOptions):
+class HierarchicalVAEOptions(HeadOptions, ContextOptions, TopOptions):
     """Options of the hierarchical VAE; the last ones are those of its likelihood and context."""
 
     latent_dims: tuple[int, ...] = (100, 50)
@@ -53,7 +54,8 @@ class HierarchicalVAEOptions(HeadOptions, ContextOptions):
     """Residual blocks of each network; 0 is one hidden layer."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        ContextOptions.__post_init__(self)
+        TopOptions.__post_init__(self)
         if not self.latent_dims or min(self.latent_dims) < 1:
             shown = ", ".join(str(d) for d in self.latent_dims) or "none"
             raise refuse("latent_dims", "one or more sizes of at least 1", shown)
@@ -76,6 +78,7 @@ class HierarchicalVAE(Hierarchy):
         latent_dims: d_1 … d_L.
         context: what every example is given; None for a model of p(x).
         embedding: of that context, (B, …) -> (B, E). All networks see it as a second argument.
+        top: a learned prior of the top layer; None for the Gaussian.
     """
 
     name: ClassVar[str] = "hvae"
@@ -89,8 +92,9 @@ class HierarchicalVAE(Hierarchy):
         latent_dims: Sequence[int],
         context: Context | None = None,
         embedding: Embedding | None = None,
+        top: Prior | None = None,
     ) -> None:
-        super().__init__(likelihood, [(d,) for d in latent_dims], context, embedding)
+        super().__init__(likelihood, [(d,) for d in latent_dims], context, embedding, top)
         self.encoders, self.priors = nn.ModuleList(encoders), nn.ModuleList(priors)
         self.decoder = decoder
 
@@ -117,7 +121,7 @@ class HierarchicalVAE(Hierarchy):
         width = 512 if options.network == "conv" else options.width or 512
         encoders, priors = _between(dims, size, width=width, depth=options.depth)
         first, last = encoder or made[0], decoder or made[1]
-        parts: Any = (context, embedding)
+        parts: Any = (context, embedding, options.top(dims[-1]))
         model = cls([first, *encoders], priors, last, likelihood, dims, *parts)
         model.options = options
         beside = (torch.zeros(2, size),) if size else ()
@@ -152,7 +156,7 @@ class HierarchicalVAE(Hierarchy):
         self, num: int, take: Take, *beside: Tensor
     ) -> tuple[list[DiagonalGaussian], Tensor]:
         """See `Hierarchy._generate`."""
-        top = self.prior.anchor.expand(num, self.sizes[-1])
+        top = self.likelihood.shift.new_zeros(()).expand(num, self.sizes[-1])
         found = [DiagonalGaussian(top, top)]
         if beside:
             found = [_prior(self.priors[-1](*beside))]

@@ -12,6 +12,9 @@ mean elsewhere. Densities of u and of z differ by Σ log σ_p, in p and q alike:
 Given a context c, networks see it and every line is of log p(x|c). The prior of a level may depend
 on c, that of the top too; of u it is N(0, I) for every context.
 
+A learned p(u_L), a flow or a mixture, can take the place of the top level's N(0, I). Its rate is
+then the closed form less what the learned density adds at each draw.
+
 References:
     Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016.
     Sønderby et al., Ladder Variational Autoencoders, 2016.
@@ -22,8 +25,9 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -35,15 +39,43 @@ from lowerbound.distributions import (
     Distribution,
     Likelihood,
 )
+from lowerbound.errors import refuse
 from lowerbound.models.base import Draw
 from lowerbound.models.joint import JointPosterior
 from lowerbound.models.latent import LatentModel
 from lowerbound.models.levels import Level, Take, drawn, in_units_of, taken, total_log_q
-from lowerbound.models.priors import StandardNormal
+from lowerbound.models.priors import Prior, StandardNormal, TopPrior, make_prior
 from lowerbound.nn import Embedding
 from lowerbound.objectives import Bound, Noise
 
-__all__ = ["Hierarchy", "JointPosterior"]
+__all__ = ["Hierarchy", "JointPosterior", "TopOptions"]
+
+
+@dataclass(frozen=True)
+class TopOptions:
+    """The prior of a hierarchy's top level."""
+
+    prior: Literal["normal", "mixture", "flow", "autoregressive"] = "normal"
+    """p(z_L): a Gaussian; or, in units of it, a mixture of Gaussians, or a flow of couplings
+    (flow) or of autoregressive layers."""
+    prior_components: int = 500
+    """Components of a mixture prior."""
+    prior_layers: int = 6
+    """Layers of a flow or autoregressive prior."""
+    flow_width: int = 256
+    """Hidden units of the networks inside a flow or autoregressive prior."""
+
+    def __post_init__(self) -> None:
+        for name in ("prior_components", "prior_layers", "flow_width"):
+            if getattr(self, name) < 1:
+                raise refuse(name, "at least 1", getattr(self, name))
+
+    def top(self, size: int) -> Prior | None:
+        """The prior of a top level of so many latents; None for the Gaussian itself."""
+        if self.prior == "normal":
+            return None
+        sizes: Any = {"num_components": self.prior_components, "num_layers": self.prior_layers}
+        return make_prior(self.prior, size, (), **sizes, width=self.flow_width)
 
 
 class Hierarchy(LatentModel):
@@ -56,6 +88,7 @@ class Hierarchy(LatentModel):
         shapes: of the latents of levels 1 … L.
         context: what every example is given; None for a model of p(x).
         embedding: of that context, (B, …) -> (B, E).
+        top: a learned prior of the top level, in units of its Gaussian; None for N(0, I).
     """
 
     def __init__(
@@ -64,12 +97,15 @@ class Hierarchy(LatentModel):
         shapes: Sequence[tuple[int, ...]],
         context: Context | None = None,
         embedding: Embedding | None = None,
+        top: Prior | None = None,
     ) -> None:
         super().__init__(likelihood.event_shape, likelihood.support, context, embedding)
         self.likelihood, self.shapes = likelihood, [tuple(shape) for shape in shapes]
         self.sizes = [math.prod(shape) for shape in self.shapes]
         self.latent_dim = sum(self.sizes)
-        self.prior = StandardNormal(self.latent_dim)
+        self.prior: Prior = StandardNormal(self.latent_dim)
+        if top is not None:
+            self.prior = TopPrior(top, self.latent_dim, self.sizes[-1])
 
     @abstractmethod
     def _infer(
@@ -142,9 +178,20 @@ class Hierarchy(LatentModel):
             f"kl_{i}": level.rate.unflatten(0, (num, len(x))).mean(0)
             for i, level in enumerate(levels, 1)
         }
+        rates = {name: parts.sum(1) for name, parts in details.items()}
+        if isinstance(self.prior, TopPrior):
+            name, gain = f"kl_{self.num_levels}", self._gain(levels[-1].p, levels[-1].z)
+            rates[name] = rates[name] - gain.unflatten(0, (num, len(x))).mean(0)
+            del details[name]  # a learned density has no parts
         # Reconstruction: the mean over the ways of log p(x|z), summed over dimensions.
         log_likelihood = self._log_likelihood(x, raw, context)
-        return Bound(log_likelihood.mean(0), {k: d.sum(1) for k, d in details.items()}, details)
+        return Bound(log_likelihood.mean(0), rates, details)
+
+    def _gain(self, p: DiagonalGaussian, z: Tensor) -> Tensor:
+        """What a learned prior of the top adds to log p(z_L) of latents (N, *shape): (N,)."""
+        if not isinstance(self.prior, TopPrior):
+            return torch.zeros_like(z.flatten(1)[:, 0])
+        return self.prior.gain(in_units_of(p, z).flatten(1))
 
     def _way(
         self, x: Tensor, num: int, take: Take, context: Tensor | None
@@ -182,6 +229,7 @@ class Hierarchy(LatentModel):
             for name, level in zip(self.names, levels, strict=True)
         }
         log_p = torch.stack([level.p.log_prob(level.z) for level in levels]).sum(0)
+        log_p = log_p + self._gain(levels[-1].p, levels[-1].z)
         if path:  # of all that q is made of, also what it shares with p
             fixed = {name: p.detach() for name, p in self.named_parameters()}
             log_q = torch.func.functional_call(self, fixed, (x, latents, context))
@@ -212,6 +260,7 @@ class Hierarchy(LatentModel):
         take = taken(latents)
         priors, raw = self._generate(num * len(x), take, *beside)
         log_p = torch.stack([p.log_prob(take(i, p)) for i, p in enumerate(priors, 1)]).sum(0)
+        log_p = log_p + self._gain(priors[-1], take(self.num_levels, priors[-1]))
         return self._log_likelihood(x, raw, context) + log_p.unflatten(0, (num, len(x)))
 
     # --- one latent vector ------------------------------------------------------------------

@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lowerbound._shapes import repeated_rows, shown_shape
+from lowerbound._shapes import num_elements, repeated_rows, shown_shape
 from lowerbound.data import Context
 from lowerbound.distributions import (
     DiagonalGaussian,
@@ -36,9 +36,10 @@ from lowerbound.distributions import (
 from lowerbound.errors import refuse
 from lowerbound.models.context import ContextOptions, make_embedding
 from lowerbound.models.heads import HeadOptions, make_head
-from lowerbound.models.hierarchy import Hierarchy
+from lowerbound.models.hierarchy import Hierarchy, TopOptions
 from lowerbound.models.levels import Level, Take, gaussian, limited, parameters
 from lowerbound.models.networks import Network, fitting_network
+from lowerbound.models.priors import Prior
 from lowerbound.nn import ConvLadder, Embedding, Ladder, MlpLadder
 
 __all__ = ["LadderOptions", "LadderVAE"]
@@ -48,7 +49,7 @@ WIDTH, CHANNELS = 512, 64
 
 
 @dataclass(frozen=True)
-class LadderOptions(HeadOptions, ContextOptions):
+class LadderOptions(HeadOptions, ContextOptions, TopOptions):
     """Options of the ladder; the last ones are those of its likelihood and of its context."""
 
     levels: int = 5
@@ -69,7 +70,8 @@ class LadderOptions(HeadOptions, ContextOptions):
     """Sizes of a conv's latents; unless said from half the image down to about seven pixels."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        ContextOptions.__post_init__(self)
+        TopOptions.__post_init__(self)
         for name in ("levels", "latent_dim", "width", "scales"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -86,6 +88,7 @@ class LadderVAE(Hierarchy):
         likelihood: the head of the decoder.
         context: what every example is given; None for a model of p(x).
         embedding: of that context, which the network hears.
+        top: a learned prior of the top level; None for the Gaussian.
     """
 
     name: ClassVar[str] = "ladder"
@@ -96,8 +99,9 @@ class LadderVAE(Hierarchy):
         likelihood: Likelihood,
         context: Context | None = None,
         embedding: Embedding | None = None,
+        top: Prior | None = None,
     ) -> None:
-        super().__init__(likelihood, network.shapes, context, embedding)
+        super().__init__(likelihood, network.shapes, context, embedding, top)
         self.network = network
 
     @classmethod
@@ -120,7 +124,8 @@ class LadderVAE(Hierarchy):
             embedding = make_embedding(context, event_shape, options)
         num_context = 0 if embedding is None else embedding.size
         network = _network(event_shape, likelihood.num_outputs, options, num_context)
-        model = cls(network, likelihood, context, embedding)
+        top = options.top(num_elements(network.shapes[-1]))
+        model = cls(network, likelihood, context, embedding, top)
         model.options = options
         return model
 

@@ -5,6 +5,7 @@ from lowerbound.models.priors.flow import AutoregressivePrior, CouplingPrior, Fl
 from lowerbound.models.priors.mixture import MixturePrior
 from lowerbound.models.priors.normal import ConditionalNormal, StandardNormal
 from lowerbound.models.priors.registry import PriorName, make_prior
+from lowerbound.models.priors.top import TopPrior
 from lowerbound.models.priors.vamp import VampPrior
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "PriorName",
     "Rates",
     "StandardNormal",
+    "TopPrior",
     "VampPrior",
     "make_prior",
 ]
