@@ -238,7 +238,7 @@ def test_what_is_learned_of_a_class_is_drawn_and_judged(name):
     source = two_hills()
     options = {**SMALL[name], **({"places": 2} if name == "vqvae" else {})}
     model = create_model(name, source, context=source.context, **options)
-    fit(model, source, steps=150, quiet=True)
+    fit(model, source, steps=150, batch_size=512, learning_rate=3e-3, quiet=True)
     x, labels = source.test[slice(0, 100)]
     right, wrong = (model.bound(x, c).value.mean() for c in (labels, 1 - labels))
     assert right > wrong + 3
