@@ -81,6 +81,7 @@ MODELS: dict[str, Entry] = {
         "Conditional VAE: given a class, a vector or a part of x; bound on log p(x|context).",
         "Sohn, Lee and Yan, Learning Structured Output Representation using Deep Conditional "
         "Generative Models, 2015",
+        nats=-79.98,
         context="always",
     ),
     "vqvae": Entry(
@@ -88,6 +89,7 @@ MODELS: dict[str, Entry] = {
         "VQVAEOptions",
         "Quantised autoencoder: codes of a finite set and a prior over them; a bound of a point.",
         "van den Oord, Vinyals and Kavukcuoglu, Neural Discrete Representation Learning, 2017",
+        nats=-96.82,
         context="optional",
         training={"batch_size": 128, "learning_rate": 2e-3},
     ),
@@ -96,6 +98,7 @@ MODELS: dict[str, Entry] = {
         "HierarchicalVAEOptions",
         "Hierarchical VAE: layers of latents, encoded bottom-up, generated top-down.",
         "Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016",
+        nats=-83.83,
         context="optional",
     ),
     "ladder": Entry(
@@ -104,6 +107,7 @@ MODELS: dict[str, Entry] = {
         "Ladder VAE: levels of latents on a residual path that posterior and prior share.",
         "Vahdat and Kautz, NVAE: A Deep Hierarchical Variational Autoencoder, 2020; Child, Very "
         "Deep VAEs, 2021",
+        nats=-82.83,
         context="optional",
         training={"batch_size": 256, "learning_rate": 1.5e-3},
     ),

@@ -116,6 +116,7 @@ PRESETS: dict[str, Preset] = {
         "VAE whose prior is a normalising flow of affine couplings.",
         "Dinh, Sohl-Dickstein and Bengio, Density Estimation using Real NVP, 2017",
         options={"prior": "flow"},
+        nats=-82.70,
     ),
     "vlae": Preset(
         "vae",
