@@ -20,6 +20,7 @@ import statistics
 import time
 
 import torch
+from peers import diffusers_unet
 from torch.nn import functional as F
 
 from lowerbound.build import create_model
@@ -91,21 +92,10 @@ def ours(args, x: torch.Tensor, precision: str) -> float:
 def diffusers(args, x: torch.Tensor) -> float | None:
     """Seconds per step of the loop of diffusers' tutorial; None without it."""
     try:
-        from diffusers import DDPMScheduler, UNet2DModel
+        from diffusers import DDPMScheduler
     except ImportError:
         return None
-    last = len(WIDTHS) - 1
-    net = UNet2DModel(
-        sample_size=SIDE,
-        in_channels=1,
-        out_channels=1,
-        layers_per_block=DEPTH,
-        block_out_channels=tuple(args.width * m for m in WIDTHS),
-        down_block_types=("DownBlock2D",) * last + ("AttnDownBlock2D",),
-        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * last,
-        attention_head_dim=32,
-        norm_num_groups=min(32, args.width),
-    ).to(DEVICE)
+    net = diffusers_unet(SIDE, args.width, WIDTHS, DEPTH).to(DEVICE)
     args.sizes["diffusers' loop, float32"] = sum(p.numel() for p in net.parameters())
     scheduler = DDPMScheduler(num_train_timesteps=1000)
     optimizer = torch.optim.AdamW(net.parameters(), **ADAM)

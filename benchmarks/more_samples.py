@@ -38,6 +38,7 @@ def main() -> None:
 def row(run: Path, given: argparse.Namespace) -> str:
     """One line of the table."""
     model = load(run)
+    judged = json.loads((run / "evaluation.json").read_text())
     config = yaml.safe_load((run / "config.yaml").read_text())
     how = {name: config[name] for name in ("binarize", "image_size", "labels", "layout")}
     if config["condition"] not in ("auto", "none"):
@@ -51,7 +52,11 @@ def row(run: Path, given: argparse.Namespace) -> str:
         for num in (given.few, given.many)
     )
     gain, error = mean_and_error(many - few)
-    judged = json.loads((run / "evaluation.json").read_text())
+    found = judged["split"], judged["num_examples"], judged["log_likelihood"]["num_samples"]
+    if found != ("test", len(test), given.few):
+        shown = "{} {:,} examples, K = {}"
+        wanted = shown.format("test", len(test), given.few)
+        raise SystemExit(f"{run}: evaluation.json is of {shown.format(*found)}; needed: {wanted}")
     value, spread = judged["log_likelihood"]["value"], judged["log_likelihood"]["standard_error"]
     both = math.hypot(spread, error)
     return (

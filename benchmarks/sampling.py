@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from peers import diffusers_unet
 
 from lowerbound.build import create_model
 from lowerbound.noising import Denoised
@@ -101,27 +102,9 @@ def ours(args) -> dict[str, Row]:
 
 def diffusers(args) -> dict[str, Row]:
     """The pipelines of diffusers around its U-Net; their images are made arrays at the end."""
-    from diffusers import (
-        DDIMPipeline,
-        DDIMScheduler,
-        DDPMPipeline,
-        DPMSolverMultistepScheduler,
-        UNet2DModel,
-    )
+    from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DPMSolverMultistepScheduler
 
-    last = len(WIDTHS) - 1
-    net = UNet2DModel(
-        sample_size=SIDE,
-        in_channels=1,
-        out_channels=1,
-        layers_per_block=DEPTH,
-        block_out_channels=tuple(args.width * m for m in WIDTHS),
-        down_block_types=("DownBlock2D",) * last + ("AttnDownBlock2D",),
-        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * last,
-        attention_head_dim=32,
-        norm_num_groups=min(32, args.width),
-    )
-    net = net.to(DEVICE).eval()
+    net = diffusers_unet(SIDE, args.width, WIDTHS, DEPTH).to(DEVICE).eval()
     z = torch.randn(args.batch_size, 1, SIDE, SIDE, device=DEVICE)
     rows = {}
     for name, make, scheduler in (

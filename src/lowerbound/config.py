@@ -290,6 +290,9 @@ def validated(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         checked: Any = TypeAdapter(strict).validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
+        own = first.get("ctx", {}).get("error")
+        if isinstance(own, InputError):  # of the dataclass itself, which names what is wrong
+            raise own from None
         name = ".".join(str(part) for part in first["loc"][:1])
         got = values.get(name, first.get("input"))
         raise InputError(

@@ -278,17 +278,33 @@ def _carry_out(
         )
         for replaced in replaced_examples(source):
             console.say(f"warning: {replaced}")
-        stack.enter_context(_to_be_resumed(folder))
-        if engine.is_main:
-            save_model(folder, model)
-        console.say(_judging(model))
-        result = _judged(model, source, folder, engine)
-        if engine.is_main:
-            save_json(folder / "evaluation.json", result)
-            draw_pictures(model, source, folder, history.rows, method=config.latents)
-            write_report(folder)
-            trackers.finish(history.steps, result, [n for n in MADE_BY_US if n.endswith(".png")])
-        return Run(model, history, result, folder)
+        trained = Run(model, history, folder=folder)
+        with _to_be_resumed(folder):
+            return _judged_and_drawn(trained, config, source, console, engine, trackers)
+
+
+def _judged_and_drawn(
+    run: Run,
+    config: RunConfig,
+    source: Source,
+    console: Console,
+    engine: Engine,
+    trackers: Trackers,
+) -> Run:
+    """What follows training: the weights, their judgement, the pictures and the report."""
+    model, history, folder = run.model, run.history, run.folder
+    assert folder is not None
+    if engine.is_main:
+        save_model(folder, model)
+    console.say(_judging(model))
+    result = _judged(model, source, folder, engine)
+    if engine.is_main:
+        save_json(folder / "evaluation.json", result)
+        draw_pictures(model, source, folder, history.rows, method=config.latents)
+        write_report(folder)
+        pictures = [name for name in MADE_BY_US if name.endswith(".png")]
+        trackers.finish(history.steps, result, pictures)
+    return replace(run, evaluation=result)
 
 
 @contextlib.contextmanager

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lowerbound.build import MODELS, create_model
-from lowerbound.data import InMemorySplit, Rows, make_source
+from lowerbound.data import InMemorySplit, Rows, load_data, make_source
 from lowerbound.distributions import DiagonalGaussian, Real
-from lowerbound.evaluation import evaluate, mutual_information, num_active_units
+from lowerbound.evaluation import evaluate, latent_means, mutual_information, num_active_units
 from lowerbound.evaluation.diagnosis import diagnosis
 from lowerbound.evaluation.latents import are_active
 from lowerbound.models import JointPosterior
@@ -135,6 +135,17 @@ def test_models_made_up_to_be_bad_are_told_apart(make_linear, encoder, expected)
     if encoder == "nothing":
         assert result["active_units"] == 0
         assert result["mutual_information"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_latent_that_follows_its_conditional_prior_is_no_active_unit(monkeypatch):
+    source = load_data("digits", binarize="threshold", condition="labels")
+    options = {"latent_dim": 3, "width": 8, "prior": "conditional"}
+    model = create_model("cvae", source, **options)
+    torch.nn.init.normal_(model.prior.network.last.bias)
+    torch.nn.init.normal_(model.prior.network.last.weight)
+    monkeypatch.setattr(model, "encode", lambda x, context: model.prior.given(context))
+    assert are_active(latent_means(model, source.test)).all()
+    assert evaluate(model, source, num_samples=2, baselines=False)["active_units"] == 0
 
 
 def test_the_rate_is_shown_by_latent_in_its_order(digits):

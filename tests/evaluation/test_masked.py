@@ -39,6 +39,8 @@ def test_a_coin_for_every_pixel_that_is_not_observed_is_one_bit_of_each(coins, c
     source = binary(condition)
     result = evaluate(coins, source, num_samples=2, max_rows=60, baselines=False)
     assert result["bits_per_dim"] == pytest.approx(1, abs=1e-6)
+    # Half a pixel beside every pixel that is not observed, whatever share of x that is.
+    assert result["reconstruction_mse"] == pytest.approx(0.25, abs=1e-6)
     for importance in (False, True):
         judge = Judge(source.test, Engine(torch.device("cpu")), 60, importance=importance)
         assert judge(coins)["bits_per_dim"] == pytest.approx(1, abs=1e-6)

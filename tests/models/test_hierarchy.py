@@ -235,6 +235,36 @@ def test_double_reparameterisation_is_refused_in_one_line(kind):
         OBJECTIVES["dreg"](model, x, None, model.noise(3, 2), 2)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "own"),
+    [
+        ("hvae", {"latent_dims": (4,)}, "encoders."),
+        ("ladder", {"levels": 1}, "network.rungs.0.offset"),
+        ("ladder", {"levels": 1}, "network.first"),
+    ],
+)
+def test_double_reparameterisation_of_one_level_has_squared_shares_along_the_path(
+    kind, options, own
+):
+    model = random_model(kind, **options).double()
+    x = torch.randn(3, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    noise = model.noise(3, 4, torch.Generator().manual_seed(3))
+    named = {n: p for n, p in model.named_parameters() if n.startswith(own)}
+    draw = model.draw(x, 4, noise=noise)
+    z = draw.latents["z_1"].detach().requires_grad_(True)
+    log_weight = model.log_joint(x, {"z_1": z}) - model(x, {"z_1": z})
+    (along,) = torch.autograd.grad(log_weight.sum(), z)
+    shares = draw.log_weight.detach().softmax(0).unsqueeze(-1)
+    exact = torch.autograd.grad(
+        draw.latents["z_1"], list(named.values()), -(shares.square() * along)
+    )
+    loss, _ = OBJECTIVES["dreg"](model, x, None, noise, 4)
+    found = torch.autograd.grad(loss.sum(), list(named.values()))
+    assert all(g.abs().max() > 1e-4 for g in exact)
+    for one, other in zip(found, exact, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
 # --- training and options ----------------------------------------------------------------------
 
 
@@ -255,6 +285,9 @@ REFUSED = [
     ("ladder", (1, 8, 8), {"levels": 50, "network": "conv"}, "'levels' must be at most 12 on 8×8"),
     ("ladder", (1, 8, 8), {"scales": 6, "network": "conv"}, "'scales' must be from 1 to 4"),
     ("ladder", (1, 8, 8), {"scales": 2, "network": "mlp"}, "'scales' must be left out"),
+    ("ladder", (1, 8, 8), {"patch": 2, "network": "mlp"}, "'patch' must be left out"),
+    ("ladder", (1, 8, 8), {"patch": 9, "network": "conv"}, "'patch' must be from 1 to 8 on 8×8"),
+    ("ladder", (1, 8, 8), {"patch": 0, "network": "conv"}, "'patch' must be at least 1"),
     ("ladder", (5,), {"network": "conv"}, "'network' must be mlp for data of shape 5"),
     ("ladder", (5,), {"levels": 0}, "'levels' must be at least 1, got 0"),
     ("ladder", (5,), {"latent_dim": 0}, "'latent_dim' must be at least 1"),
@@ -270,7 +303,19 @@ REFUSED = [
 def test_options_that_fit_nothing_are_refused_in_one_line(kind, shape, options, message):
     with pytest.raises(InputError, match=message) as refused:
         create_model(kind, shape, **options)
+    assert str(refused.value).startswith("'")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("shape", [(2, 3000), (1, 14, 14, 14)], ids=str)
+def test_a_long_sequence_or_a_volume_has_a_ladder_too(shape):
+    model = create_model("ladder", shape, width=8, levels=2)
+    assert model.bound(torch.zeros(2, *shape)).value.isfinite().all()
+
+
+def test_a_network_that_a_model_has_no_place_for_is_refused_in_one_line():
+    with pytest.raises(InputError, match="'encoder' must be left out for a 'ladder', got Linear"):
+        create_model("ladder", (6,), encoder=torch.nn.Linear(6, 4))
 
 
 @pytest.mark.parametrize("dims", [(3,), (4, 3), (5, 4, 3, 2)], ids=len)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lowerbound.errors import InputError
 from lowerbound.nn import ConvLadder, MlpLadder
 from lowerbound.nn.conv_ladder import image_sizes, spread
 
@@ -23,9 +24,14 @@ def walk(network, x, num=1, z=0.0):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_an_image_of_any_sides_comes_back_whole(shape):
-    levels = 2 if max(shape[1:]) > 1 else 1
-    network = ConvLadder(shape, 2, levels, 3, width=4, depth=1)
+@pytest.mark.parametrize("patch", [None, 1, 3, 4])
+def test_an_image_of_any_sides_comes_back_whole(shape, patch):
+    if patch is not None and patch > max(shape[1:]):
+        with pytest.raises(InputError, match=f"patch.* from 1 to {max(shape[1:])}"):
+            ConvLadder(shape, 2, 1, 3, width=4, depth=1, patch=patch)
+        return
+    levels = 2 if max(shape[1:]) > (patch or 1) else 1
+    network = ConvLadder(shape, 2, levels, 3, width=4, depth=1, patch=patch)
     parts, out = walk(network, torch.randn(2, *shape), num=3)
     assert out.shape == (6, 2 * shape[0], *shape[1:])
     for own, both in zip(network.shapes, parts, strict=True):
@@ -61,7 +67,7 @@ def test_the_top_is_known_by_all_below_and_the_lowest_by_none_above():
 
 
 def test_levels_are_spread_evenly_and_never_beyond_the_room_that_there_is():
-    sizes = image_sizes((32, 32), None, 28)
+    sizes = image_sizes((32, 32), None, 28, 2)
     assert sizes == [(16, 16), (8, 8), (4, 4)]
     for levels in range(3, 29):
         own = spread(sizes, levels)
@@ -69,5 +75,6 @@ def test_levels_are_spread_evenly_and_never_beyond_the_room_that_there_is():
         assert own == sorted(own, reverse=True)
         assert set(own) == set(sizes)
         assert all(own.count(size) <= max(size) for size in sizes)
-    assert image_sizes((28, 28), 4, 5) == [(14, 14), (7, 7), (4, 4), (2, 2)]
-    assert image_sizes((28, 28), None, 1) == [(14, 14)]
+    assert image_sizes((28, 28), 4, 5, 2) == [(14, 14), (7, 7), (4, 4), (2, 2)]
+    assert image_sizes((28, 28), None, 1, 2) == [(14, 14)]
+    assert image_sizes((28, 28), None, 5, 4) == [(7, 7)]

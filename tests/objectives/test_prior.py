@@ -11,7 +11,7 @@ import torch
 
 from lowerbound._random import generator_for
 from lowerbound.errors import InputError
-from lowerbound.objectives import prior_log_weight
+from lowerbound.objectives import OBJECTIVES, prior_log_weight
 from tests.objectives.toy import KNOWN, Toy, assert_mean, run, slopes
 from tests.oracles import PRIOR_SHORTFALL, importance_bound, importance_slope, prior_shortfall
 
@@ -76,6 +76,11 @@ def test_prior_monte_carlo_needs_a_prior():
     del model.prior
     with pytest.raises(InputError, match="needs a model with a prior over its latents"):
         prior_log_weight(model, model.x, 2, generators=[])
+
+
+def test_prior_monte_carlo_needs_noise_to_be_seeded_by():
+    with pytest.raises(InputError, match="needs a model with noise"):
+        OBJECTIVES["prior-monte-carlo"](Toy(2), Toy(2).x, None, {}, 2)
 
 
 def test_a_prior_that_is_conditional_sees_the_context_of_its_example():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+import time
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from lowerbound.models import concatenate_noise
 from lowerbound.training import fit_model
 from lowerbound.training.loop import training_noise
 from lowerbound.training.schedule import Length, learning_rate
+from lowerbound.training.state import TrainState
 from lowerbound.training.step import Step
 
 CONFIG = TrainingConfig(steps=40, validations=8, batch_size=100, precision="float32")
@@ -66,6 +69,20 @@ def test_every_row_of_the_log_is_a_bound_and_its_terms(digits):
         assert row["bits_per_dim"] == pytest.approx(-row["bound"] / (64 * math.log(2)), rel=1e-5)
         if row["kind"] == "train":  # the loss is weighted, the bound is not
             assert row["loss"] == pytest.approx(3 * row["kl"] - row["reconstruction"], rel=1e-5)
+
+
+def test_judging_does_not_count_in_the_speed_of_training(digits, monkeypatch):
+    take_in = TrainState.take_in
+
+    def slowly(*given, **named):
+        time.sleep(0.5)
+        return take_in(*given, **named)
+
+    monkeypatch.setattr(TrainState, "take_in", slowly)
+    history = fit_model(small(digits), digits, TrainingConfig(steps=6, validations=6))
+    speeds = [row["images_per_second"] for row in history.rows if row["kind"] == "train"]
+    assert len(speeds) == 6
+    assert statistics.median(speeds) > 2 * 512 / 0.5
 
 
 def test_training_stops_where_the_validation_bound_stops_improving(digits):

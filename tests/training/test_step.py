@@ -39,6 +39,16 @@ def test_a_learned_schedule_is_never_compiled():
     assert compiled(CUDA, Length(10**6, None), chain)
 
 
+def test_an_objective_that_works_by_hooks_is_never_compiled(digits):
+    length = Length(10**6, None)
+    for options, can in (({}, False), ({"elbo_first": 0.5}, False), ({"objective": "stl"}, True)):
+        config = TrainingConfig(**{"objective": "dreg", "precision": "bf16", **options})
+        assert resolve_compile(config, CUDA, length, tiny_vae(digits)) is can
+    asked = TrainingConfig(objective="dreg", compile="always")
+    with pytest.raises(InputError, match="'compile' must be never or auto for the objective dreg"):
+        resolve_compile(asked, CUDA, length, tiny_vae(digits))
+
+
 @pytest.fixture
 def compiler(monkeypatch, tmp_path):
     """A machine with a compiler of a name of its own."""

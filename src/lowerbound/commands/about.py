@@ -43,6 +43,10 @@ def models(flags: ModelsFlags) -> None:
             *((r["name"], _sentence(r), r["reference"], _shown(r["nats"])) for r in rows),
         ]
     )
+    print(
+        "\nNats: log p(x) by importance samples, by recipes of different lengths (docs: models/"
+        "presets);\nof vqvae and its presets the bound; of cvae log p(x|class)."
+    )
 
 
 def _row(name: str, about: Entry | Preset, entry: Entry) -> dict[str, Any]:

@@ -102,7 +102,8 @@ class Classes(Context):
             raise refuse("context", "class indices, one integer per example", given)
         bad = (context < 0) | (context > self.num_classes)
         if bad.any():
-            raise refuse("context", f"one of {self}", int(context[bad][0]))
+            remedy = "give the index of a class that the model was trained with"
+            raise refuse("context", f"one of {self}", int(context[bad][0]), remedy)
         if not may_be_unknown and (context == self.num_classes).any():
             remedy = "leave such examples out, or train with label_dropout=0.1"
             given = f"{self.num_classes}, a class that is not known"
@@ -182,7 +183,8 @@ class Vector(Context):
         """See `Context.require`; of the same width."""
         super().require(given, owner)
         if given != self:
-            raise refuse("context", f"{self} for this '{owner}'", given)
+            remedy = "give the context that the model was trained with"
+            raise refuse("context", f"{self} for this '{owner}'", given, remedy)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from lowerbound.evaluation.base import (
     check_split,
     context_of,
     judging,
+    mean_dims,
     num_dims,
     standard_error,
 )
@@ -34,6 +35,7 @@ from lowerbound.evaluation.judge import BATCH, subset
 from lowerbound.evaluation.latents import (
     are_active,
     has_posterior,
+    in_units_of_prior,
     latent_means,
     mutual_information,
 )
@@ -196,9 +198,11 @@ def _latents(model: Model, data: Split) -> dict[str, Any]:
     for rows in blocks(len(data), model.rows_together(BATCH)):
         decoded = model.decode(means[rows].to(device), context_of(model, data, rows)).mean
         total += float((decoded - data[rows][0].to(device)).double().square().sum())
-    active = are_active(means) if has_posterior(model, data) else None
+    active = None
+    if has_posterior(model, data):
+        active = are_active(in_units_of_prior(model, data, means))
     return {
-        "reconstruction_mse": total / (len(data) * num_elements(model.event_shape)),
+        "reconstruction_mse": total / max(1.0, len(data) * mean_dims(model, data)),
         "active_units": None if active is None else int(active.sum()),
         "latent_dim": means.shape[1],
         "mutual_information": mutual_information(model, data),

@@ -12,11 +12,13 @@ from lowerbound.data import Split
 from lowerbound.distributions import DiagonalGaussian, FullGaussian
 from lowerbound.evaluation.base import blocks, context_of, judging
 from lowerbound.models import FlowedGaussian, JointPosterior, Model
+from lowerbound.models.priors import Prior
 
 __all__ = [
     "ACTIVE_VARIANCE",
     "are_active",
     "has_posterior",
+    "in_units_of_prior",
     "latent_means",
     "mutual_information",
     "num_active_units",
@@ -56,6 +58,22 @@ def latent_means(model: Model, split: Split, max_rows: int | None = None) -> Ten
     return torch.cat(parts)
 
 
+def in_units_of_prior(model: Model, split: Split, means: Tensor) -> Tensor:
+    """Posterior means (N, d) of a split as `are_active` looks at them, on the CPU.
+
+    Where the prior of a latent moves with the context, so does a posterior that says nothing.
+    """
+    prior, device = getattr(model, "prior", None), model.calibrated.device
+    if model.context is None or not isinstance(prior, Prior):
+        return means
+    with judging(model):
+        parts = [
+            prior.units(means[rows].to(device), context_of(model, split, rows)).cpu()
+            for rows in blocks(len(means), model.rows_together(BATCH))
+        ]
+    return torch.cat(parts)
+
+
 def are_active(means: Tensor) -> Tensor:
     """Which latent dimensions carry the data: Var_x E_q[z] > 0.01, of a prior variance of 1.
 
@@ -63,7 +81,7 @@ def are_active(means: Tensor) -> Tensor:
         Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016.
 
     Args:
-        means: posterior means (N, d).
+        means: posterior means (N, d), by `in_units_of_prior`.
 
     Returns:
         Booleans (d,).

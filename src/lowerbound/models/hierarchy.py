@@ -43,7 +43,15 @@ from lowerbound.errors import refuse
 from lowerbound.models.base import Draw
 from lowerbound.models.joint import JointPosterior
 from lowerbound.models.latent import LatentModel
-from lowerbound.models.levels import Level, Take, drawn, in_units_of, taken, total_log_q
+from lowerbound.models.levels import (
+    Level,
+    Take,
+    drawn,
+    in_units_of,
+    kept,
+    taken,
+    total_log_q,
+)
 from lowerbound.models.priors import Prior, StandardNormal, TopPrior, make_prior
 from lowerbound.nn import Embedding
 from lowerbound.objectives import Bound, Noise
@@ -220,14 +228,11 @@ class Hierarchy(LatentModel):
         """See `Model.draw`; the latents are ``z_1`` … ``z_L``, each (K, B, *shape)."""
         noise = self._given(x, num_samples, noise, None)
         x, num = self.likelihood.floating(x), len(noise["z_1"])
-        context = self._given_context(context, len(x))
-        levels, raw = self._way(x, num, drawn(noise), context)
+        context, shape = self._given_context(context, len(x)), (num, len(x))
+        latents: dict[str, Tensor] = {}
+        levels, raw = self._way(x, num, kept(drawn(noise), latents, shape), context)
+        latents = {name: latents[name] for name in self.names}
         log_likelihood = self._log_likelihood(x, raw, context)
-        shape = log_likelihood.shape
-        latents = {
-            name: level.z.unflatten(0, shape)
-            for name, level in zip(self.names, levels, strict=True)
-        }
         log_p = torch.stack([level.p.log_prob(level.z) for level in levels]).sum(0)
         log_p = log_p + self._gain(levels[-1].p, levels[-1].z)
         if path:  # of all that q is made of, also what it shares with p

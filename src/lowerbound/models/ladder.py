@@ -60,19 +60,23 @@ class LadderOptions(HeadOptions, ContextOptions, TopOptions):
     network: Network = "auto"
     """mlp; hybrid, an mlp that ends in a brush shared by all places; or conv, whose levels are
     spread over the sizes of the halved image. auto is hybrid for images of 16 to 32 pixels a side,
-    conv for larger, else mlp."""
+    conv for larger ones, and mlp for all else, sequences and volumes too."""
     width: int | None = None
     """Size of the path (512 unless said), or its channels in a conv (64; twice as many where the
     image is halved)."""
     depth: int = 1
     """Residual blocks of each level, on the way up and again on the way down."""
     scales: int | None = None
-    """Sizes of a conv's latents; unless said from half the image down to about seven pixels."""
+    """Sizes of a conv's latents, each half the one before; unless said down to about seven
+    pixels."""
+    patch: int | None = None
+    """Pixels a side for each place of a conv's largest latents: 2 unless said, and 1 for images of
+    up to 14 pixels. A larger patch is faster and knows less of fine detail."""
 
     def __post_init__(self) -> None:
         ContextOptions.__post_init__(self)
         TopOptions.__post_init__(self)
-        for name in ("levels", "latent_dim", "width", "scales"):
+        for name in ("levels", "latent_dim", "width", "scales", "patch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise refuse(name, "at least 1", value)
@@ -176,15 +180,20 @@ def _network(
     event_shape: Sequence[int], num_outputs: int, options: LadderOptions, num_context: int
 ) -> Ladder:
     """The network that ``options`` name, or the one that fits the shape."""
-    kind = fitting_network(event_shape) if options.network == "auto" else options.network
-    if kind != "mlp" and len(event_shape) != 3:
+    is_image = len(event_shape) == 3
+    kind = options.network
+    if kind == "auto":
+        kind = fitting_network(event_shape) if is_image else "mlp"
+    if kind != "mlp" and not is_image:
         raise refuse("network", f"mlp for data of shape {shown_shape(event_shape)}", kind)
     if kind == "conv":
-        sizes: Any = {"depth": options.depth, "scales": options.scales, "num_context": num_context}
+        sizes: Any = {"depth": options.depth, "num_context": num_context}
+        sizes |= {"scales": options.scales, "patch": options.patch}
         channels, width = options.latent_dim or LATENT_CHANNELS, options.width or CHANNELS
         return ConvLadder(event_shape, num_outputs, options.levels, channels, width=width, **sizes)
-    if options.scales is not None:
-        raise refuse("scales", f"left out for a network of kind {kind}", options.scales)
+    for name in ("scales", "patch"):
+        if getattr(options, name) is not None:
+            raise refuse(name, f"left out for a network of kind {kind}", getattr(options, name))
     dims = [options.latent_dim or LATENT_DIM] * options.levels
     width = options.width or WIDTH
     sizes = {"width": width, "depth": options.depth, "num_context": num_context}

@@ -20,6 +20,7 @@ __all__ = [
     "drawn",
     "gaussian",
     "in_units_of",
+    "kept",
     "limited",
     "parameters",
     "taken",
@@ -89,6 +90,20 @@ def in_units_of(p: DiagonalGaussian, z: Tensor) -> Tensor:
 def drawn(noise: Noise) -> Take:
     """Draws by ``noise``, one tensor (M, B, *shape) per level."""
     return lambda level, q: q.rsample(noise[f"z_{level}"].flatten(0, 1))
+
+
+def kept(take: Take, latents: dict[str, Tensor], shape: tuple[int, int]) -> Take:
+    """As ``take``, and what it draws is put into ``latents``, (M, B, *shape) by name.
+
+    All that comes after is made of those very tensors, so that a gradient with respect to them,
+    or a hook on it, is of everything they do.
+    """
+
+    def keep(level: int, q: DiagonalGaussian) -> Tensor:
+        z = latents[f"z_{level}"] = take(level, q).unflatten(0, shape)
+        return z.flatten(0, 1)
+
+    return keep
 
 
 def taken(latents: Mapping[str, Tensor]) -> Take:

@@ -72,7 +72,8 @@ class VQVAEOptions(HeadOptions, ContextOptions):
     width: int | None = None
     """Hidden units of an mlp (512 unless said), or channels at full size (32)."""
     depth: int = 1
-    """Residual blocks, per stage of a grid or a conv; an mlp of depth 0 has one hidden layer."""
+    """Residual blocks at the places of a grid, or per stage of a conv; an mlp of depth 0 has one
+    hidden layer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,8 +1,8 @@
 """A ladder of convolutions: its rungs are spread over the sizes of an image that is halved.
 
 Odd sides are rounded up on the way to smaller images; on the way back each image grows to the size
-that it had. Where latents begin at half the image, its full size is reached by trading channels
-for places.
+that it had. Where the largest latents have a place for each patch of several pixels, the full size
+is reached by trading channels for places.
 
 References:
     Child, Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images, 2021.
@@ -21,10 +21,10 @@ from lowerbound._shapes import shown_shape
 from lowerbound.errors import refuse
 from lowerbound.nn.ladder import Ladder, Rung
 
-__all__ = ["ConvLadder", "image_sizes", "spread"]
+__all__ = ["ConvLadder", "image_sizes", "spread", "usual_patch"]
 
 SMALLEST_SIDE = 7
-LARGEST_AT_FULL_SIZE = 14  # larger images begin at half their size
+LARGEST_AT_FULL_SIZE = 14  # larger images begin at half their size, by patches of two by two
 Size = tuple[int, int]
 
 
@@ -39,6 +39,7 @@ class ConvLadder(Ladder):
         width: channels at the largest of the sizes; twice as many at the others.
         depth: blocks per rung, up and down.
         scales: how many sizes; what the image allows unless said.
+        patch: pixels a side for one place of the largest size; 2 unless said, 1 for small images.
         num_context: E, numbers of the embedding that is told; 0 for none.
 
     Raises:
@@ -55,19 +56,21 @@ class ConvLadder(Ladder):
         width: int,
         depth: int,
         scales: int | None = None,
+        patch: int | None = None,
         num_context: int = 0,
     ) -> None:
         channels, height, breadth = image_shape
         self.full = height, breadth
-        sizes = image_sizes(self.full, scales, levels)
+        self.patch = usual_patch(self.full) if patch is None else patch
+        sizes = image_sizes(self.full, scales, levels, self.patch)
         own = spread(sizes, levels)
         super().__init__([(latent_dim, *size) for size in own])
         # The stem and its mirror: between the image and the largest size of latents.
-        self.is_halved = sizes[0] != self.full
-        side, stride = (5, 2) if self.is_halved else (3, 1)
-        self.first = nn.Conv2d(channels, width, side, stride, padding=side // 2)
-        self.wide = nn.Conv2d(width, width * stride**2, 3, padding=1)
-        self.last = nn.Conv2d(width, num_outputs * channels, 3, padding=1)
+        side = 2 * self.patch + 1
+        self.first = nn.Conv2d(channels, width, side, self.patch, padding=self.patch)
+        fine = width if self.patch == 1 else max(4, 4 * width // self.patch**2)
+        self.wide = nn.Conv2d(width, fine * self.patch**2, 3, padding=1)
+        self.last = nn.Conv2d(fine, num_outputs * channels, 3, padding=1)
         # Rungs, and the steps from the one below, in size and in channels.
         widths = [width if size == sizes[0] else 2 * width for size in own]
         self.rungs: Any = nn.ModuleList(Rung(w, latent_dim, depth, is_conv=True) for w in widths)
@@ -111,24 +114,31 @@ class ConvLadder(Ladder):
     def output(self, h: Tensor) -> Tensor:
         """See `Ladder.output`."""
         h = self.wide(F.silu(h))
-        if self.is_halved:
-            h = F.pixel_shuffle(h, 2)[..., : self.full[0], : self.full[1]]
+        if self.patch > 1:
+            h = F.pixel_shuffle(h, self.patch)[..., : self.full[0], : self.full[1]]
         return self.last(F.silu(h))
 
 
-def image_sizes(full: Size, scales: int | None, levels: int) -> list[Size]:
+def usual_patch(full: Size) -> int:
+    """Pixels a side for one place of the largest latents: 2 for sides above fourteen, else 1."""
+    return 1 if max(full) <= LARGEST_AT_FULL_SIZE else 2
+
+
+def image_sizes(full: Size, scales: int | None, levels: int, patch: int) -> list[Size]:
     """The sizes of an image that latents have, the largest first.
 
-    Images of more than fourteen pixels begin at half their sides; each size is half the one
-    before, rounded up, and the last has no side above seven, unless ``scales`` says how many.
+    The first has a place for each patch, rounded up; each is half the one before, rounded up, and
+    the last has no side above seven, unless ``scales`` says how many.
 
-    >>> image_sizes((28, 28), None, 5), image_sizes((9, 5), None, 5)
+    >>> image_sizes((28, 28), None, 5, patch=2), image_sizes((9, 5), None, 5, patch=1)
     ([(14, 14), (7, 7)], [(9, 5), (5, 3)])
 
     Raises:
         InputError: more sizes or more levels than there is room for.
     """
-    size = full if max(full) <= LARGEST_AT_FULL_SIZE else _half(full)
+    if not 1 <= patch <= max(full):
+        raise refuse("patch", f"from 1 to {max(full)} on {shown_shape(full)} images", patch)
+    size = -(-full[0] // patch), -(-full[1] // patch)
     sizes = [size]
     while max(size) > 1:
         size = _half(size)

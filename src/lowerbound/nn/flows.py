@@ -179,7 +179,8 @@ class Chain(Flow):
 def coupling_masks(num_dims: int, num_layers: int) -> list[Tensor]:
     """Masks (d,) of couplings: by one binary digit of the index and its opposite, then the next.
 
-    Whichever two entries are taken, some digit tells them apart, and one sees the other.
+    Whichever two entries are taken, some digit tells them apart: with 2⌈log₂ d⌉ layers or more one
+    sees the other, and with fewer some do so through others.
 
     >>> [mask.int().tolist() for mask in coupling_masks(4, 4)]
     [[0, 1, 0, 1], [1, 0, 1, 0], [0, 0, 1, 1], [1, 1, 0, 0]]

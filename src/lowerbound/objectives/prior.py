@@ -74,7 +74,12 @@ def prior_monte_carlo(
     """Loss −log 1/K Σ_k p(x|z_k), (B,) nats: for teaching, it trains the decoder alone.
 
     The draws follow from ``noise``, which seeds them by example.
+
+    Raises:
+        InputError: the model has no prior over its latents, or no noise.
     """
+    if not noise:
+        raise InputError("prior Monte Carlo needs a model with noise in its encoder")
     first = next(iter(noise.values()))[0]
     seeds = first.reshape(len(x), -1)[:, 0].tolist()
     generators = [generator_for("prior", repr(seed), device=first.device) for seed in seeds]

@@ -41,12 +41,15 @@ def resolve_compile(
         model: whose networks decide on a CPU.
 
     Raises:
-        InputError: a model that cannot be compiled, and is asked to be.
+        InputError: a model or an objective that cannot be compiled, and is asked to be.
     """
-    if not model.can_compile:
+    # Both work by hooks on gradients inside the step, which a compiled one may leave out.
+    hooked = None if model.can_compile else f"this '{model.name}', whose schedule is learned"
+    if any(climbed == "dreg" for climbed, _ in config.climbed):
+        hooked = "the objective dreg"
+    if hooked is not None:
         if config.compile == "always":
-            required = f"never or auto for this '{model.name}', whose schedule is learned"
-            raise refuse("compile", required, "always")
+            raise refuse("compile", f"never or auto for {hooked}", "always")
         return False
     if config.compile != "auto":
         return config.compile == "always"

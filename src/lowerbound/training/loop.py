@@ -171,6 +171,7 @@ def fit_model(
                 state.save(folder, parts.facts, parts.place)
                 engine.barrier()
                 saved_at = time.perf_counter()
+                parts.meter.reset()  # judging and saving are not the speed of training
             if stopping or (position.finished and stop.number):  # asked for during the last save
                 raise Interrupted(
                     f"stopped at step {position.step:,} and saved; continue with "

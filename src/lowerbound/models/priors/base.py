@@ -36,6 +36,10 @@ class Prior(nn.Module):
         """Draws (num, d)."""
         raise NotImplementedError
 
+    def units(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Latents (B, d) in which one that says nothing is the same for every context: (B, d)."""
+        return z
+
     def rates(
         self,
         q: Distribution,

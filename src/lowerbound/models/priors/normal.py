@@ -79,7 +79,7 @@ class ConditionalNormal(Prior):
     """
 
     name: ClassVar[str] = "conditional"
-    has_unit_scale: ClassVar[bool] = True  # as long as it stays near where it began
+    has_unit_scale: ClassVar[bool] = True  # in its `units`
 
     def __init__(self, embedding: Embedding, latent_dim: int, *, width: int = 128) -> None:
         super().__init__()
@@ -104,6 +104,11 @@ class ConditionalNormal(Prior):
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of latents (…, B, d) given contexts (B, …): (…, B), nats."""
         return self.given(context).log_prob(z)
+
+    def units(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """(z − μ(c))/σ(c) of latents (B, d): (B, d)."""
+        p = self.given(context)
+        return (z - p.loc) * torch.exp(-p.log_scale)
 
     def sample(
         self, num: int, context: Tensor | None = None, generator: torch.Generator | None = None

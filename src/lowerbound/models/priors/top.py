@@ -4,7 +4,7 @@
 
 u are latents in units of the Gaussian priors of their levels, of which N(0, I) holds exactly. A
 learned p(u_L) takes the place of that at the top, where nothing above says more: what it adds,
-log p(u_L) − log N(u_L; 0, I), is added to the rate as it is in closed form.
+log p(u_L) − log N(u_L; 0, I), is taken off the rate that is had in closed form.
 
 References:
     Tomczak and Welling, VAE with a VampPrior, 2018 (a hierarchy with a learned prior at the top).
