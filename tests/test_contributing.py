@@ -22,7 +22,8 @@ PROMISES = [
     name
     for name, function in inspect.getmembers(contract, inspect.isfunction)
     if name.startswith("test_")
-    and {"trained", "likelihood", "name", "case"} & set(inspect.signature(function).parameters)
+    and {"trained", "likelihood", "weighted", "name", "case"}
+    & set(inspect.signature(function).parameters)
 ]
 
 
@@ -60,6 +61,7 @@ def test_it_keeps_every_promise_of_a_model(promise, line, trained, digits, tmp_p
     have = {
         "trained": trained,
         "likelihood": trained,
+        "weighted": trained,
         "x": x,
         "context": None,
         "digits": digits,
