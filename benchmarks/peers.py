@@ -25,5 +25,5 @@ def diffusers_unet(side: int, width: int, widths: Sequence[int], depth: int) -> 
         down_block_types=("DownBlock2D",) * last + ("AttnDownBlock2D",),
         up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * last,
         attention_head_dim=32,
-        norm_num_groups=min(32, width),
+        norm_num_groups=max(1, min(32, width // 4)),
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lowerbound import plots
 from lowerbound.data import Classes, Mask, Source
-from lowerbound.evaluation import latent_means, split_by_noise
+from lowerbound.evaluation import NoiseSplit, latent_means, split_by_noise
 from lowerbound.evaluation.base import context_of
 from lowerbound.files import load_json
 from lowerbound.generation import (
@@ -135,7 +135,9 @@ def _draw_kind(model: Model, source: Source, folder: Path, evaluation: dict[str,
     if isinstance(model, VQVAE):
         plots.save_figure(codes_picture(model, source), folder / "codes.png")
     if isinstance(model, Diffusion):
-        plots.save_figure(noise_levels_picture(model, source), folder / "noise-levels.png")
+        bins = NOISE_BINS if model.timesteps is None else min(NOISE_BINS, model.timesteps - 1)
+        split = split_by_noise(model, source.test, num_bins=bins, max_rows=NOISE_ROWS)
+        plots.save_figure(noise_levels_picture(split), folder / "noise-levels.png")
     if isinstance(model, DenoisingModel) and is_image(model.event_shape):
         context = contexts_for(model, NUM_DENOISED, split=source.test)
         plots.save_figure(denoising_picture(model, context=context), folder / "denoising.png")
@@ -169,10 +171,8 @@ def levels_picture(
     return plots.levels_figure(frames, model.support, rates)
 
 
-def noise_levels_picture(model: Diffusion, source: Source) -> Any:
-    """Where the bits of a diffusion go, on seeded test examples."""
-    steps = NOISE_BINS if model.timesteps is None else min(NOISE_BINS, model.timesteps - 1)
-    split = split_by_noise(model, source.test, num_bins=steps, max_rows=NOISE_ROWS)
+def noise_levels_picture(split: NoiseSplit) -> Any:
+    """Where the bits of a diffusion go."""
     return plots.noise_levels_figure(
         split.gammas,
         split.rates,

@@ -110,7 +110,7 @@ def renoise(
         y = model.scaled(some)
         eps = torch.empty_like(y).normal_(generator=generator)
         z = solvers.noised(y, gammas[0].to(y.dtype), eps)
-        how = {**model.sampling.method, "generator": generator}
+        how = {**model.solver, "generator": generator}
         z_0 = solvers.solve(model.denoiser(given), z, gammas, **how)
         parts.append(model.clean(z_0, given).mean.cpu())
     return torch.cat(parts[1:] or parts)
@@ -160,14 +160,22 @@ def inpaint(
     every, known = x.repeat(num, *(1,) * (x.ndim - 1)), mask.repeat(num, *(1,) * (x.ndim - 1))
     contexts = None if context is None else context.repeat(num, *(1,) * (context.ndim - 1))
     gammas, parts = model.levels(), [torch.empty(0, *model.event_shape)]
-    walk = {**model.sampling.method, "repeats": repeats, "jump": jump}
+    walk = {**model.solver, "repeats": repeats, "jump": jump}
+    shrink = alpha(model.schedule.gamma_0)
     for some, given, first in _blocks(model, every, contexts):
         rows = slice(first, first + len(some))
         generator = generator_for("inpaint", seed, first, device=some.device)
         y, kept = model.scaled(some), known[rows].to(some.device)
         z = model.white(len(some), generator)
         found = solvers.inpaint(
-            model.denoiser(given), z, gammas, y, kept, generator=generator, **walk
+            model.denoiser(given),
+            z,
+            gammas,
+            y,
+            kept,
+            clean=lambda z_0: z_0 / shrink.to(z_0),
+            generator=generator,
+            **walk,
         )
         made = _seen(model, found, given)
         parts.append(torch.where(kept, some.to(made.dtype), made).cpu())
@@ -209,7 +217,7 @@ def denoising_path(
 
     generator = generator_for("path", seed, device=model.calibrated.device)
     z = model.white(num, generator)
-    method = model.sampling.method
+    method = model.solver
     z_0 = solvers.solve(model.denoiser(given), z, gammas, generator=generator, keep=keep, **method)
     frames.append(model.clean(z_0, given).mean.cpu())
     return torch.stack(frames, 1), gammas[[*shown, -1]].cpu()

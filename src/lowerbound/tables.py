@@ -77,10 +77,14 @@ def _estimator_rows(result: Mapping[str, Any]) -> Rows:
         rows.append(("prior Monte Carlo", _nats(prior), what))
     what = f"ELBO, lower bound on log p(x), mean of {result['num_examples']:,} examples"
     rows.append(("bound", _nats(bound), what))
+    nats_per_bit = -bound["value"] / result["bits_per_dim"] if result["bits_per_dim"] else math.inf
     for name, term in bound["terms"].items():
-        sign = "+" if name == "reconstruction" else "−"
-        what = "E log p(x|z)" if name == "reconstruction" else "rate, subtracted"
-        rows.append((f"  {sign} {name}", f"{term:.3f} nats", what))
+        is_rate = name != "reconstruction"
+        what = "rate, subtracted" if is_rate else "E log p(x|z)"
+        bits = (term if is_rate else -term) / nats_per_bit
+        error = bound.get("term_errors", {}).get(name)  # older results have none
+        shown = _nats({"value": term, "standard_error": error})
+        rows.append((f"  {'−' if is_rate else '+'} {name}", shown, f"{what}: {bits:.4f} bits/dim"))
     if likelihood is not None:
         how = f"K = {_draws(likelihood)}" if likelihood["num_samples"] else "in closed form"
         rows.append(("log-likelihood", _nats(likelihood), f"{likelihood['kind']}, {how}"))
@@ -98,7 +102,9 @@ def _estimator_rows(result: Mapping[str, Any]) -> Rows:
     support = result.get("support")
     of_density = support is not None and not parse_support(support).is_discrete
     density = ", of a density in the data's units" if of_density else ""
-    rows.append(("bits/dim", f"{result['bits_per_dim']:.4f}", f"−bound / (D ln 2){density}"))
+    bits, error = result["bits_per_dim"], bound["standard_error"]
+    spread = "" if error is None else f" ± {error / abs(nats_per_bit):.4f}"
+    rows.append(("bits/dim", f"{bits:.4f}{spread}", f"−bound / (D ln 2){density}"))
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -105,10 +106,39 @@ def test_walks_go_through_noise_along_arcs_or_lines(guided, tmp_path):
     assert np.allclose(walks[0][:, 0], walks[2][:, 0], atol=1e-3)
 
 
+def test_every_step_of_a_chain_is_kept_with_its_picture(chain, capsys):
+    picture = chain / "noise-levels.png"
+    before = picture.read_bytes()
+    assert call("evaluate", chain, "--samples", 2, "--noise-levels", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    kept = json.loads((chain / "noise-levels.json").read_text())
+    assert printed["noise_levels"] == kept
+    assert (len(kept["rates"]), len(kept["gammas"])) == (5, 6)
+    assert kept["num_examples"] == 179  # all that there are, of 500
+    terms = [kept[name]["value"] for name in ("reconstruction", "prior")]
+    total = terms[0] - terms[1] - sum(kept["rates"])
+    assert kept["bound"]["value"] == pytest.approx(total)
+    apart = abs(total - printed["bound"]["value"])
+    assert apart < 4 * (kept["bound"]["standard_error"] + printed["bound"]["standard_error"])
+    assert picture.read_bytes() != before
+
+
+def test_quality_is_of_draws_by_the_sampler_that_is_asked_for(guided, capsys, monkeypatch):
+    monkeypatch.setattr("lowerbound.evaluation.features.STEPS", 30)
+    found = []
+    for flags in (("--steps", 2), ("--steps", 2), ("--steps", 4), ("--sampler", "ddim")):
+        given = ("--samples", 1, "--quality", "--quality-samples", 40, "--json")
+        assert call("evaluate", guided, *given, *flags) == 0
+        found.append(json.loads(capsys.readouterr().out)["quality"]["fd"])
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (("sample", "--sampler", "plms"), "'sampler' must be one of ancestral, ddim, dpm++, heun"),
+        (("evaluate", "--steps", 6), "'steps' must be at most 5, the steps of a chain of T = 6"),
         (("sample", "--steps", 0), "'steps' must be at least 1, got 0"),
         (("sample", "--steps", 6), "'steps' must be at most 5, the steps of a chain of T = 6 lev"),
         (("sample", "--guidance", 2), "'guidance' must be 1 for a 'diffusion' of p(x), got 2.0"),
@@ -126,5 +156,8 @@ def test_a_model_that_draws_in_one_pass_has_no_sampler(run, capsys, flag):
     name = flag[0].removeprefix("--")
     said = refused(capsys, "sample", run, *flag)
     assert f"'{name}' must be left out for a 'vae', which draws in one pass" in said
+    said = refused(capsys, "evaluate", run, "--quality", *flag)
+    assert f"'{name}' must be left out for a 'vae', which draws in one pass" in said
+    assert "'noise_levels' must be left out" in refused(capsys, "evaluate", run, "--noise-levels")
     said = refused(capsys, "reconstruct", run, "--noise-level", 0.5)
     assert "'noise_level' must be left out for a 'vae'" in said

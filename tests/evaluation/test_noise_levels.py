@@ -55,6 +55,15 @@ def test_every_level_costs_what_it_costs(timesteps, bins):
     total = bits["reconstruction"] + sum(bits["steps"]) + bits["prior"]
     assert total == pytest.approx(-split.bound / (2 * math.log(2)))
     assert split.num_examples == 500
+    # Nothing says what an error is worth but how far the means of halves of the data are apart.
+    kept = split.as_dict()
+    assert kept["bound"]["value"] == pytest.approx(split.bound)
+    assert sum(kept["rates"]) == pytest.approx(float(split.rates.sum()))
+    halves = [split_by_noise(model, half, num_bins=bins) for half in (x[:250], x[250:])]
+    for name in ("bound", "reconstruction", "prior"):
+        apart = abs(getattr(halves[0], name) - getattr(halves[1], name)) / 2
+        assert apart < 4 * kept[name]["standard_error"]
+        assert kept[name]["standard_error"] < halves[0].errors[name]
 
 
 def test_rows_see_their_own_noise_whatever_comes_with_them():

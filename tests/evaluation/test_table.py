@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 from lowerbound.build import create_model
 from lowerbound.evaluation import evaluate
+from lowerbound.evaluation.judge import subset
 from lowerbound.tables import evaluation_table
 
 
@@ -52,3 +54,21 @@ def test_advice_is_told_and_an_older_file_is_read(judged):
     old = rows_of({key: value for key, value in judged.items() if key not in new})
     assert {"prior Monte Carlo", "AIS", "information", "advice"}.isdisjoint(old)
     assert "bound" in old
+
+
+def test_every_term_has_its_error_over_examples_and_its_bits(judged, digits):
+    model = create_model("vae", digits, latent_dim=2, width=8)
+    x = subset(digits.test, 30).x
+    with torch.no_grad():
+        bound = model.bound(x, num_samples=16, noise=model.judging_noise(range(30), 16))
+    rows, bits = rows_of(judged), {}
+    for name, term in bound.terms().items():
+        error = float(term.double().std() / math.sqrt(30))
+        assert judged["bound"]["term_errors"][name] == pytest.approx(error, rel=1e-4)
+        sign = "+" if name == "reconstruction" else "−"
+        value, what = rows[f"{sign} {name}"]
+        assert value == f"{judged['bound']['terms'][name]:.3f} ± {error:.3f} nats"
+        bits[name] = float(what.split(":")[1].split()[0])
+    assert sum(bits.values()) == pytest.approx(judged["bits_per_dim"], abs=2e-4)
+    error = judged["bound"]["standard_error"] / (64 * math.log(2))
+    assert rows["bits/dim"][0] == f"{judged['bits_per_dim']:.4f} ± {error:.4f}"

@@ -307,6 +307,7 @@ def test_evaluation_has_the_promised_keys_and_its_terms_add_up(likelihood, digit
         assert key in result
     bound = result["bound"]
     rates = sum(v for k, v in bound["terms"].items() if k != "reconstruction")
+    assert bound["term_errors"].keys() == bound["terms"].keys()
     assert bound["value"] == pytest.approx(bound["terms"]["reconstruction"] - rates, abs=1e-4)
     assert result["bits_per_dim"] == pytest.approx(-bound["value"] / (64 * math.log(2)))
     assert len(result["fingerprint"]) == 64

@@ -15,6 +15,7 @@ from lowerbound.models.weightings import WEIGHTINGS, weight
 from lowerbound.nn import DiT, MlpDenoiser, UNet
 from lowerbound.noising import PREDICTIONS, alpha, denoised, sigma, target
 from lowerbound.schedules import SCHEDULES, make_schedule
+from tests.models.gaussian_diffusion import optimal_model
 
 SMALL = {"network": "mlp", "width": 16, "depth": 2}
 
@@ -268,6 +269,15 @@ def test_what_the_denoiser_says_explains_z(prediction):
 @pytest.mark.parametrize(
     ("support", "gamma_0"), [(Discrete(256), -13.29), (Binary(), -3.58), (Real(), -13.3)]
 )
+def test_parts_that_make_no_chain_are_refused():
+    parts = optimal_model(dims=2)
+    network, schedule, end = parts.network, parts.schedule, parts.end
+    with pytest.raises(InputError, match="'timesteps' must be at least 2"):
+        Diffusion(network, schedule, end, timesteps=1)
+    with pytest.raises(InputError, match="'variance' must be fixed in continuous time"):
+        Diffusion(network, schedule, end, learn_variance=True)
+
+
 def test_the_clean_end_fits_the_levels(support, gamma_0):
     model = create_model("diffusion", (2,), support=support, **SMALL)
     assert float(model.schedule.gamma_0) == pytest.approx(gamma_0, abs=0.01)

@@ -13,6 +13,7 @@ from lowerbound.data import Classes, Mask, Vector
 from lowerbound.errors import InputError
 from lowerbound.generation import draw
 from lowerbound.models import Diffusion, Sampling
+from lowerbound.renoising import inpaint
 from lowerbound.schedules import LinearSchedule
 from lowerbound.solvers import METHODS
 from tests.models.gaussian_diffusion import LAMBDA, optimal_model
@@ -95,6 +96,22 @@ def test_the_network_is_asked_once_per_step_and_twice_by_heun():
         assert calls == expected
 
 
+@pytest.mark.parametrize("sampler", METHODS)
+def test_the_network_of_a_chain_is_never_asked_where_it_was_never_trained(sampler):
+    model, levels = create_model("diffusion", (5,), network="mlp", width=16, timesteps=5), []
+    drawn_anew(model.network)
+    model.network.register_forward_hook(lambda _, given, out: levels.append(given[1].unique()))
+    model.bound(torch.zeros(400, 5), generator=seeded())
+    trained = torch.cat(levels).unique()
+    levels.clear()
+    drawing = model.with_sampler(sampler)
+    drawing.sample(2, generator=seeded())
+    inpaint(drawing, torch.zeros(2, 5), torch.tensor([True, False, True, False, True]))
+    asked = torch.cat(levels).unique()
+    assert len(trained) == 4
+    assert (asked[:, None] - trained).abs().min(1).values.max() < 1e-3
+
+
 @pytest.mark.parametrize("context", [Classes(4), Vector(3)], ids=lambda c: c.kind)
 @pytest.mark.parametrize("variance", ["fixed", "learned"])
 def test_guidance_goes_through_what_is_said_without_and_with_the_context(context, variance):
@@ -174,6 +191,12 @@ def test_guidance_of_a_model_of_p_of_x_is_refused():
     model = create_model("diffusion", (5,), network="mlp", width=16)
     with pytest.raises(InputError, match=r"'guidance' must be 1 for a 'diffusion' of p\(x\), got"):
         model.with_sampler(guidance=3.0)
+
+
+def test_guidance_of_a_model_that_is_given_a_part_of_x_is_refused():
+    model = create_model("diffusion", (1, 8, 8), width=8, context=Mask(), label_dropout=0.1)
+    with pytest.raises(InputError, match="'guidance' must be 1 for a 'diffusion' given a part of"):
+        model.with_sampler(guidance=2.0)
 
 
 def test_a_chain_draws_by_some_of_its_own_levels():

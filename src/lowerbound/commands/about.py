@@ -44,8 +44,8 @@ def models(flags: ModelsFlags) -> None:
         ]
     )
     print(
-        "\nNats: log p(x) by K = 100 samples, after recipes of different lengths (recipes/, and docs "
-        "models/presets);\nof vqvae and its presets the bound; of cvae log p(x|class)."
+        "\nNats: log p(x) by K = 100 samples, after recipes of different lengths (docs/models/"
+        "presets.md);\nof vqvae and its presets the bound; of cvae log p(x|class)."
     )
 
 

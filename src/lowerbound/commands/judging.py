@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lowerbound.commands.comparing import SCORES
 from lowerbound.commands.shared import (
+    DrawnBy,
     OfRun,
     OnDevices,
     data_of,
+    drawing,
     engine_of,
     model_of,
     named,
@@ -23,13 +25,13 @@ from lowerbound.tables import evaluation_table, print_json, print_table
 
 if TYPE_CHECKING:
     from lowerbound.data import Source
-    from lowerbound.models import Model
+    from lowerbound.models import Diffusion, Model
 
 __all__ = ["EvaluateFlags", "ScoreFlags", "evaluate", "score"]
 
 
 @dataclass(frozen=True)
-class EvaluateFlags(OnDevices):
+class EvaluateFlags(DrawnBy, OnDevices):
     """Judge a run: the bound and its terms, the log-likelihood, and what stands beside them."""
 
     data: str | None = None
@@ -47,9 +49,13 @@ class EvaluateFlags(OnDevices):
     """Compare samples with real examples too, in the features of a small classifier that is
     trained on the labels of the data: Fréchet and kernel distance, precision and recall."""
     quality_samples: int | None = None
-    """Samples of --quality; as many as there are validation examples unless said."""
+    """Samples of --quality; as many as there are validation examples unless said. How a diffusion
+    draws them is said by --steps, --sampler, --eta and --guidance."""
     seed: int = 0
     """Of the samples of --quality."""
+    noise_levels: bool = False
+    """Of a diffusion: where its bits go, term by term, on 500 seeded examples; a chain step by
+    step, as many passes of its network for each. Into RUN/noise-levels.json and .png."""
     json: bool = False
     """Print one JSON object."""
 
@@ -58,6 +64,7 @@ def evaluate(flags: EvaluateFlags) -> None:
     """``lowerbound evaluate``."""
     from lowerbound.evaluation import evaluate as judge
     from lowerbound.evaluation.nats import BOUND_SAMPLES
+    from lowerbound.models import Diffusion
 
     if flags.samples < 1:
         raise refuse("samples", "at least 1", flags.samples)
@@ -66,9 +73,11 @@ def evaluate(flags: EvaluateFlags) -> None:
     if flags.ais_chains < 1:
         raise refuse("ais_chains", "at least 1", flags.ais_chains)
     engine = engine_of(flags)
-    model, source = model_of(flags, engine), data_of(flags, flags.data)
+    model, source = drawing(model_of(flags, engine), flags), data_of(flags, flags.data)
     if flags.quality:
         _check_quality(flags, model, source)
+    if flags.noise_levels and not isinstance(model, Diffusion):
+        raise refuse("noise_levels", f"left out for a '{model.name}'", "given")
     kept = flags.run / SCORES  # what train keeps, for runs that were judged before it did
     is_own = flags.data is None and flags.split == "test" and flags.samples >= BOUND_SAMPLES
     missing = is_own and not kept.exists() and os.access(flags.run, os.W_OK)
@@ -87,6 +96,9 @@ def evaluate(flags: EvaluateFlags) -> None:
         return
     if flags.quality:
         result["quality"] = _quality(flags, model, source)
+    if flags.noise_levels:
+        assert isinstance(model, Diffusion)
+        result["noise_levels"] = _noise_levels(flags, model, source)
     if flags.json:
         print_json(result)
     else:
@@ -120,6 +132,20 @@ def _quality(flags: EvaluateFlags, model: Model, source: Source) -> dict[str, An
     samples = draw(model, num, seed=seed, context=context)
     device = model.calibrated.device
     return {**sample_quality(samples, source, split=flags.split, device=device), "seed": seed}
+
+
+def _noise_levels(flags: EvaluateFlags, model: Diffusion, source: Source) -> dict[str, Any]:
+    """Every term of a diffusion's bound, kept in the run folder with its picture."""
+    from lowerbound.evaluation import split_by_noise
+    from lowerbound.files import save_json
+    from lowerbound.pictures import noise_levels_picture
+    from lowerbound.plots import save_figure
+
+    found = split_by_noise(model, source.split(flags.split))
+    result = {"data": source.name, "split": flags.split, **found.as_dict()}
+    save_json(flags.run / "noise-levels.json", result)
+    save_figure(noise_levels_picture(found), flags.run / "noise-levels.png")
+    return result
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowerbound.commands.shared import (
+    DrawnBy,
     OnDevices,
     check_ending,
     column_names_of,
     data_of,
+    drawing,
     engine_of,
     model_of,
     named,
@@ -32,7 +34,7 @@ __all__ = ["SampleFlags", "sample"]
 
 
 @dataclass(frozen=True)
-class SampleFlags(OnDevices):
+class SampleFlags(DrawnBy, OnDevices):
     """Draw from p(x)."""
 
     num: int | None = None
@@ -40,15 +42,6 @@ class SampleFlags(OnDevices):
     label: str | None = None
     """Class to draw by its name, or all for a row of each (of --num, 10 unless said); classes as
     often as in the training set unless said. For a model of classes."""
-    steps: int | None = None
-    """Of a diffusion: steps from noise to data; those of its options unless said."""
-    sampler: str | None = None
-    """Of a diffusion: ancestral, ddim, dpm++, heun or euler; that of its options unless said."""
-    eta: float | None = None
-    """Of a diffusion: share of fresh noise in each step of ddim and dpm++; 0 unless said."""
-    guidance: float | None = None
-    """Of a diffusion of classes trained with label dropout: how far draws are moved towards what
-    the class adds; 1 unless said, which is p(x|class), and 0 is p(x)."""
     seed: int = 0
     """Same seed, same draws."""
     mean: bool = False
@@ -78,7 +71,7 @@ def sample(flags: SampleFlags) -> None:
     from lowerbound.pictures import NUM_DRAWS
 
     engine = engine_of(flags)
-    model = sampled_by(model_of(flags, engine), flags)
+    model = drawing(model_of(flags, engine), flags)
     usual = NUM_DRAWS.of(model.event_shape)
     place = named(flags, "samples", ".png", num=usual)
     out = output(flags.out, place, (".png", ".npz", ".csv"))
@@ -107,22 +100,6 @@ def sample(flags: SampleFlags) -> None:
     else:
         save_arrays(out, x=x, **_beside(model, context, labels))
     print(out)
-
-
-def sampled_by(model: Model, flags: SampleFlags) -> Model:
-    """The model, drawing by the steps and the sampler that are asked for.
-
-    Raises:
-        InputError: one of them, for a model that draws in one pass.
-    """
-    from lowerbound.models import DenoisingModel
-
-    asked = {name: getattr(flags, name) for name in ("steps", "sampler", "eta", "guidance")}
-    said = {name: value for name, value in asked.items() if value is not None}
-    for name, value in said.items():
-        if not isinstance(model, DenoisingModel):
-            raise refuse(name, f"left out for a '{model.name}', which draws in one pass", value)
-    return model.with_sampler(**said) if isinstance(model, DenoisingModel) and said else model
 
 
 def _levels(flags: SampleFlags, model: Model, out: Path) -> None:

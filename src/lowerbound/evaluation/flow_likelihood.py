@@ -8,7 +8,8 @@ It is exact for the density that the flow itself defines, which is the model's o
 gradient, and here three more things are estimated: the integral by fixed steps, the divergence by
 random probes, and the density of data of levels at points drawn uniformly in each level's cell
 (dequantisation, which on average costs nats). It starts at z_0 = α_0 y, where the data are blurred
-by e^{γ_0/2}. It may err on either side: compare it with bounds by eye, not in a table.
+by e^{γ_0/2}. The network of a chain is asked between its levels and at γ_0, where it was never
+trained. It may err on either side: compare it with bounds by eye, not in a table.
 
 References:
     Song et al., Score-Based Generative Modeling through Stochastic Differential Equations, 2021.

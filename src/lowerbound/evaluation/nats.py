@@ -33,7 +33,6 @@ __all__ = ["monte_carlo_error", "nats"]
 BOUND_SAMPLES = 16
 """Draws of each example; even, so that half of them can be compared with the other half."""
 SHOWN_SAMPLES = 100  # of L_K beside an exact value, which needs none
-DETAIL = "per group of "
 
 
 def nats(
@@ -134,29 +133,34 @@ def _bound(
     Beside them the bound of each example (N,), nats.
     """
     device, mine = model.calibrated.device, engine.rows(len(data))
-    values, sums = [], dict[str, Tensor]()
+    values, terms, sums = [], dict[str, list[Tensor]](), dict[str, Tensor]()
     for block in blocks(mine.stop - mine.start, model.rows_together(BATCH)):
         rows = slice(mine.start + block.start, mine.start + block.stop)
         x, context = data[rows][0].to(device), context_of(model, data, rows)
         noise = model.judging_noise(range(rows.start, rows.stop), num_samples)
         total = torch.zeros(len(x), num_samples, dtype=torch.float64)
+        own = dict[str, Tensor]()
         for k in range(num_samples):
             one = {name: t[k : k + 1] for name, t in noise.items()}
             bound = model.bound(x, context, noise=one)
             total[:, k] = bound.value.double().cpu()
-            parts = {**bound.terms(), **{f"{DETAIL}{n}": d for n, d in bound.details.items()}}
-            for name, term in parts.items():
-                sums[name] = sums.get(name, 0) + term.double().sum(0).cpu()
+            for name, term in bound.terms().items():
+                own[name] = own.get(name, 0) + term.double().cpu() / num_samples
+            for name, detail in bound.details.items():
+                sums[name] = sums.get(name, 0) + detail.double().sum(0).cpu()
         values.append(total)
+        for name, term in own.items():
+            terms.setdefault(name, []).append(term)
     value, count = engine.gather(torch.cat(values)), num_samples * len(data)  # (N, M)
-    means = {name: engine.sum(total) / count for name, total in sums.items()}
-    details = [mean.tolist() for name, mean in means.items() if name.startswith(DETAIL)]
+    each = {name: engine.gather(torch.cat(parts)) for name, parts in terms.items()}  # (N,)
     bound_of_all = {
         "value": float(value.mean()),
         "standard_error": standard_error(value.mean(1)),
         "monte_carlo_error": monte_carlo_error(value, model.stratified),
-        "terms": {n: float(mean) for n, mean in means.items() if not n.startswith(DETAIL)},
+        "terms": {name: float(term.mean()) for name, term in each.items()},
+        "term_errors": {name: standard_error(term) for name, term in each.items()},
     }
+    details = [(engine.sum(total) / count).tolist() for total in sums.values()]
     per_latent = [rate for rates in details for rate in rates]
     return {"bound": bound_of_all, "rate_per_latent": per_latent or None}, value.mean(1)
 

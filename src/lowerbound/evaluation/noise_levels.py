@@ -39,6 +39,7 @@ from lowerbound.evaluation.base import (
     context_of,
     judging,
     mean_dims,
+    standard_error,
 )
 from lowerbound.evaluation.judge import subset
 from lowerbound.models import Diffusion, Model
@@ -60,6 +61,7 @@ class NoiseSplit:
         standard_errors: of the rates over examples, (S,).
         prior: KL(q(z_1|x) ‖ p(z_1)).
         reconstruction: log p(x|z_0).
+        errors: standard errors over examples of ``"prior"``, ``"reconstruction"`` and ``"bound"``.
         num_dims: numbers of an example; where a part of x is given, of its rest, on average.
         num_examples: how many the means are of.
     """
@@ -69,6 +71,7 @@ class NoiseSplit:
     standard_errors: Tensor
     prior: float
     reconstruction: float
+    errors: dict[str, float | None]
     num_dims: float
     num_examples: int
 
@@ -76,6 +79,19 @@ class NoiseSplit:
     def bound(self) -> float:
         """What the parts come to, nats."""
         return self.reconstruction - self.prior - float(self.rates.sum())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything in plain values, nats per example; of one example there is no error."""
+        terms = {name: getattr(self, name) for name in ("bound", "reconstruction", "prior")}
+        return {
+            "unit": "nats",
+            "num_examples": self.num_examples,
+            "num_dims": self.num_dims,
+            **{k: {"value": v, "standard_error": self.errors[k]} for k, v in terms.items()},
+            "gammas": self.gammas.tolist(),
+            "rates": self.rates.tolist(),
+            "standard_errors": self.standard_errors.tolist() if self.num_examples > 1 else None,
+        }
 
     def bits(self) -> dict[str, Any]:
         """All parts in bits per dimension, what is lost being positive."""
@@ -126,8 +142,11 @@ def split_by_noise(
         rates.std(0) / math.sqrt(len(rates)) if len(rates) > 1 else torch.full((num,), math.nan)
     )
     reconstruction, prior = others.mean(0).tolist()
-    size = mean_dims(model, split)
-    return NoiseSplit(gammas, rates.mean(0), spread, prior, reconstruction, size, len(rates))
+    each = {"reconstruction": others[:, 0], "prior": others[:, 1]}
+    each["bound"] = each["reconstruction"] - each["prior"] - rates.sum(1)
+    errors = {name: standard_error(value) for name, value in each.items()}
+    given = errors, mean_dims(model, split), len(rates)
+    return NoiseSplit(gammas, rates.mean(0), spread, prior, reconstruction, *given)
 
 
 def _edges(model: Diffusion, num: int) -> Tensor:

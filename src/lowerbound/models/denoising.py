@@ -24,7 +24,7 @@ from lowerbound.distributions import Distribution, Support
 from lowerbound.errors import refuse
 from lowerbound.models.chain import Step, log_ratio, step
 from lowerbound.models.context import ContextModel
-from lowerbound.models.sampling import Sampling
+from lowerbound.models.sampling import Sampling, check_timesteps
 from lowerbound.models.weightings import Weighting
 from lowerbound.nn import Embedding
 from lowerbound.noising import Denoised, Prediction, denoised
@@ -54,6 +54,9 @@ class DenoisingModel(ContextModel):
         sampling: how draws are made.
         context: what every example is given; None for a model of p(x).
         embedding: of that context, (B, …) -> (B, E).
+
+    Raises:
+        InputError: a chain of fewer than two levels, or a learned variance without one.
     """
 
     mean_square: Tensor
@@ -75,6 +78,7 @@ class DenoisingModel(ContextModel):
         embedding: Embedding | None = None,
     ) -> None:
         super().__init__(event_shape, support, context, embedding)
+        check_timesteps(timesteps, learn_variance=learn_variance)
         self.network, self.schedule, self.prediction = network, schedule, prediction
         self.timesteps, self.learn_variance = timesteps, learn_variance
         self.sampling = sampling
@@ -139,9 +143,7 @@ class DenoisingModel(ContextModel):
         """See `Model.sample`; with ``mean`` the mean of p(x|z_0) at the end of the same path."""
         context = self._context_to_draw(num, context, generator)
         z = self.white(num, generator)
-        z_0 = solve(
-            self.denoiser(context), z, self.levels(), generator=generator, **self.sampling.method
-        )
+        z_0 = solve(self.denoiser(context), z, self.levels(), generator=generator, **self.solver)
         p = self.clean(z_0, context)
         return p.mean if mean else p.sample(generator)
 
@@ -154,12 +156,15 @@ class DenoisingModel(ContextModel):
 
         Raises:
             InputError: numbers out of range, more steps than a chain has, or guidance of a model
-                that was never trained without its context.
+                that was never trained without its context, or is given a part of x.
         """
         if sampler is not None:
             changes["sampler"] = sampler
         sampling = dataclasses.replace(self.sampling, **changes)
         sampling.check_chain(self.timesteps)
+        if sampling.guidance != 1 and isinstance(self.context, Mask):
+            # Without the part that is given, its place in z would be noise of no level.
+            raise refuse("guidance", f"1 for a '{self.name}' given a part of x", sampling.guidance)
         if sampling.guidance != 1 and not (self.context and self.label_dropout):
             kind = "of p(x)" if self.context is None else "trained without label dropout"
             remedy = "train with --condition labels --label-dropout 0.1"
@@ -167,6 +172,12 @@ class DenoisingModel(ContextModel):
         other = copy.copy(self)
         other.sampling = sampling
         return other
+
+    @property
+    def solver(self) -> dict[str, Any]:
+        """What `lowerbound.solvers` are told of how draws are made."""
+        # A chain's network is trained at the noisier ends of its steps, and so never at γ_0.
+        return {**self.sampling.method, "asks_at_last": self.timesteps is None}
 
     def white(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         """Noise of the noisiest level, (num, *event)."""

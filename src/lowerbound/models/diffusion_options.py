@@ -9,7 +9,7 @@ from typing import Any, Literal
 from lowerbound.distributions import Binary, Discrete, Support
 from lowerbound.errors import refuse
 from lowerbound.models.context import ContextOptions
-from lowerbound.models.sampling import SamplerName, Sampling
+from lowerbound.models.sampling import SamplerName, Sampling, check_timesteps
 from lowerbound.models.weightings import Weighting
 from lowerbound.nn import DenoiserKind
 from lowerbound.noising import Prediction
@@ -79,11 +79,7 @@ class DiffusionOptions(ContextOptions):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise refuse(name, "at least 1", value)
-        if self.timesteps is not None and self.timesteps < 2:
-            remedy = "leave it out for continuous time"
-            raise refuse(
-                "timesteps", "at least 2, a noisy and a clean level", self.timesteps, remedy
-            )
+        check_timesteps(self.timesteps, learn_variance=self.variance == "learned")
         if self.widths is not None and (not self.widths or min(self.widths) < 1):
             raise refuse("widths", "numbers of at least 1", self.widths)
         if not 0 <= self.dropout < 1:
@@ -92,9 +88,6 @@ class DiffusionOptions(ContextOptions):
 
     def _check_combinations(self) -> None:
         """Parts that would quietly do nothing, or the wrong thing, together."""
-        if self.variance == "learned" and self.timesteps is None:
-            remedy = "give --timesteps T"
-            raise refuse("variance", "fixed in continuous time", self.variance, remedy)
         if self.timesteps and self.sampling_steps and self.sampling_steps >= self.timesteps:
             required = (
                 f"at most {self.timesteps - 1}, the steps of a chain of T = {self.timesteps}"

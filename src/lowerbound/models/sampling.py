@@ -12,7 +12,7 @@ from lowerbound.errors import refuse
 from lowerbound.schedules import Schedule
 from lowerbound.solvers import METHODS, grid
 
-__all__ = ["STEPS", "SamplerName", "Sampling", "check_sampler"]
+__all__ = ["STEPS", "SamplerName", "Sampling", "check_sampler", "check_timesteps"]
 
 SamplerName = Literal["ancestral", "ddim", "dpm++", "heun", "euler"]
 STEPS = 100
@@ -29,6 +29,23 @@ def check_sampler(name: str) -> None:
     """
     if name not in METHODS:
         raise refuse("sampler", f"one of {', '.join(METHODS)}", name)
+
+
+def check_timesteps(timesteps: int | None, *, learn_variance: bool) -> None:
+    """Refuse a chain that has no step, and the variance of a step where there is no chain.
+
+    Args:
+        timesteps: T; None for continuous time.
+        learn_variance: whether the network gives the variance of a chain's steps.
+
+    Raises:
+        InputError: T below 2, or a learned variance in continuous time.
+    """
+    if timesteps is not None and timesteps < 2:
+        remedy = "leave it out for continuous time"
+        raise refuse("timesteps", "at least 2, a noisy and a clean level", timesteps, remedy)
+    if learn_variance and timesteps is None:
+        raise refuse("variance", "fixed in continuous time", "learned", "give --timesteps T")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@
     bound    w = 1
     simple   w = (γ_1 − γ_0)/γ'(t): the mean squared error of ε̂ under the schedule's own times
     min-snr  simple × min(SNR, 5)/SNR
-    edm      w = 4 N(γ; −2.4, 2.4²) (e^γ + ¼) (γ_1 − γ_0): times by a bell, errors in F's unit
+    edm      w = 4 N(γ; −2.4, 2.4²) (e^γ + ¼) (γ_1 − γ_0): times by a bell, errors of F
+             for data of standard deviation ½
     flow     w = e^{γ/2}: squared errors of the velocity ε − x at uniform times of a line
 
 Samples look better where low noise, which costs most nats, weighs less. Nothing but the loss of

@@ -2,7 +2,7 @@
 
 A network is smooth, and levels of a pixel that lie next to one another are nearly the same number
 to it. Sines and cosines of high frequency tell them apart: with 256 levels between −1 and 1, two
-neighbours are 2/255 ≈ 2⁻⁷ apart, and sin(2⁷ π z) changes by half a period between them.
+neighbours are 2/256 = 2⁻⁷ apart, and sin(2⁷ π z) changes by half a period between them.
 
 References:
     Kingma, Salimans, Poole and Ho, Variational Diffusion Models, 2021, appendix C.

@@ -31,7 +31,9 @@ def sinusoids(values: Tensor, size: int, longest: float = 10_000.0) -> Tensor:
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(channels, 32), channels)
+    """At least four channels to a group: of one alone, its mean over the image would be lost."""
+    most = max(1, min(32, channels // 4))
+    return nn.GroupNorm(next(n for n in range(most, 0, -1) if channels % n == 0), channels)
 
 
 def _zero(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:

@@ -20,6 +20,8 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -85,8 +87,10 @@ def inpaint(
     method: str = "ancestral",
     eta: float = 0.0,
     variance: float | None = None,
+    asks_at_last: bool = True,
     repeats: int = 1,
     jump: int = 1,
+    clean: Callable[[Tensor], Tensor] | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draw what is not known of x.
@@ -100,12 +104,14 @@ def inpaint(
         method: a name in `METHODS`; those with fresh noise mix better.
         eta: as for `solve`.
         variance: as for `solve`.
+        asks_at_last: as for `solve`.
         repeats: how often each stretch is walked: 1 is replacement alone.
         jump: steps in a stretch.
+        clean: makes x of z (N, *event) at the last level; x̂ where it is None.
         generator: draws all noise; a private one of seed 0 where none is given.
 
     Returns:
-        x (N, *event): as given where known, x̂ of the last level elsewhere.
+        x (N, *event): as given where known, made of the last level elsewhere.
 
     Raises:
         InputError: as `solve`, or fewer than one repeat or step of a stretch.
@@ -113,7 +119,8 @@ def inpaint(
     for name, value in (("repeats", repeats), ("jump", jump)):
         if value < 1:
             raise refuse(name, "at least 1", value)
-    walk = Walk(denoise, z, falling(gammas), plan(gammas, method, eta, variance))
+    leaps = plan(falling(gammas), method, eta, variance, asks_at_last=asks_at_last)
+    walk = Walk(denoise, z, gammas, leaps)
     levels, steps = gammas.double(), len(gammas) - 1
     a, s = alpha(levels).tolist(), sigma(levels).tolist()
     z, mask = wide(z), mask.to(z.device, torch.bool)
@@ -131,4 +138,4 @@ def inpaint(
             if turn < repeats - 1:
                 z = renoise(z, walk.levels[last], walk.levels[first], draw())
                 walk.forget()
-    return torch.where(mask, known, walk.seen(z, steps).x)
+    return torch.where(mask, known, walk.seen(z, steps).x if clean is None else clean(z))

@@ -61,8 +61,8 @@ def grid(
         kind: a name in `GRIDS`.
         steps: how many steps; one more level.
         schedule: γ(t) of times (n,) in [0, 1], rising.
-        chain: T of a model that knows only the levels γ(i/T); for ``"time"``: the times are
-            rounded to those.
+        chain: number of steps n of a model that knows only the levels γ(i/n); for ``"time"``:
+            the times are rounded to those.
         rho: ρ of ``"karras"``.
         device: where the times are given to the schedule.
 
@@ -82,7 +82,7 @@ def grid(
     share = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=device)
     if chain is not None:
         if kind != "time":
-            raise refuse("grid", "time for a chain of T levels", kind)
+            raise refuse("grid", "time for a chain", kind)
         if steps > chain:
             raise refuse("steps", f"at most the {chain} of the chain", steps, "ask for fewer")
         share = (share * chain).round() / chain

@@ -139,7 +139,12 @@ def method_named(name: str) -> Method:
 
 
 def plan(
-    gammas: Tensor, method: str, eta: float = 0.0, variance: float | None = None
+    gammas: Tensor,
+    method: str,
+    eta: float = 0.0,
+    variance: float | None = None,
+    *,
+    asks_at_last: bool = True,
 ) -> list[Leap]:
     """The numbers of every step between levels, in double precision.
 
@@ -150,6 +155,8 @@ def plan(
         variance: v, for ``"ancestral"``: 0 for the variance of q(z_s|z_t, x), exact where the
             data are one point; 1 for that of q(z_t|z_s), exact where they are white noise;
             geometric in between. None is what the denoiser has learned, or 0.
+        asks_at_last: whether a second evaluation may be made at the last level too; the network
+            of a chain was never trained there.
 
     Returns:
         n leaps.
@@ -168,5 +175,7 @@ def plan(
             raise refuse(name, f"0 for the method {method}", value, "choose another method")
     levels = Levels(gammas[:-1].double().cpu(), gammas[1:].double().cpu())
     columns = {"x": alpha(levels.s), **member.numbers(levels, eta, variance)}
+    if "push" in columns and not asks_at_last:
+        columns["push"][-1] = 0.0
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     return [Leap(**dict(zip(columns, row, strict=True))) for row in rows]

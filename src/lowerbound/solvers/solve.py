@@ -53,6 +53,7 @@ def solve(
     method: str = "ddim",
     eta: float = 0.0,
     variance: float | None = None,
+    asks_at_last: bool = True,
     generator: torch.Generator | None = None,
     keep: Keep | None = None,
 ) -> Tensor:
@@ -66,6 +67,7 @@ def solve(
         eta: share of fresh noise, 0 … 1, for ``"ddim"`` and ``"dpm++"``.
         variance: 0 … 1, for ``"ancestral"``; what the denoiser has learned, or 0, where it is
             None. See `plan`.
+        asks_at_last: for ``"heun"``, see `plan`.
         generator: draws the fresh noise, (N, *event) per step, on its own device, which should be
             that of z; a private one of seed 0 where none is given.
         keep: called in each step with its number, z before it, and what the denoiser sees there.
@@ -76,7 +78,8 @@ def solve(
     Raises:
         InputError: levels that do not fall, an unknown method, or numbers out of range.
     """
-    walk = Walk(denoise, z, falling(gammas), plan(gammas, method, eta, variance))
+    leaps = plan(falling(gammas), method, eta, variance, asks_at_last=asks_at_last)
+    walk = Walk(denoise, z, gammas, leaps)
     z, draw = wide(z), noise_like(z, generator)
     for i in range(len(gammas) - 1):
         z = walk.step(i, z, draw, keep)
