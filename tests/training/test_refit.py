@@ -60,6 +60,30 @@ def test_the_networks_stay_and_the_bound_rises_by_the_rate(kind, forgotten, digi
     assert torch.equal(one.reconstruction, two.reconstruction)
 
 
+@pytest.mark.parametrize("name", ["hvae", "ladder"])
+@pytest.mark.parametrize("kind", ["mixture", "flow", "autoregressive"])
+def test_the_top_of_a_hierarchy_is_fitted_and_the_rest_stays(name, kind, digits):
+    sizes = {"hvae": {"latent_dims": (4, 3)}, "ladder": {"levels": 2, "latent_dim": 3}}[name]
+    model = create_model(name, digits, width=16, **sizes)
+    fit(model, digits, steps=100, quiet=True)
+    fitted = lowerbound.fit_prior(model, digits, kind, **SMALL)
+    assert fitted.is_better
+    x = digits.test[slice(0, 20)][0]
+    one, two = model.bound(x), fitted.model.bound(x)
+    assert torch.equal(one.reconstruction, two.reconstruction)
+    assert torch.equal(one.rates["kl_1"], two.rates["kl_1"])
+    gain = float((one.rates["kl_2"] - two.rates["kl_2"]).mean())
+    assert gain == pytest.approx(fitted.after - fitted.before, abs=3)
+    after = fitted.model.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in model.state_dict().items())
+
+
+def test_the_top_of_a_hierarchy_has_no_vamp(digits):
+    model = create_model("hvae", digits, latent_dims=(4, 3), width=16)
+    with pytest.raises(InputError, match="'kind' must be one of mixture, flow, autoreg"):
+        lowerbound.fit_prior(model, digits, "vamp")
+
+
 def test_a_prior_that_is_no_better_is_not_taken():
     """Codes that are N(0, I) already: a mixture of one far too short a training away from it."""
     x = torch.randn(600, 3, generator=torch.Generator().manual_seed(0))
@@ -93,7 +117,7 @@ def test_a_fit_repeats_and_is_saved_and_loaded(forgotten, digits, tmp_path):
 
 
 def test_what_cannot_be_fitted_is_refused(trained, digits):
-    with pytest.raises(InputError, match="'model' must be a vae or cvae of"):
+    with pytest.raises(InputError, match="'model' must be a vae, cvae, hvae or ladder of"):
         lowerbound.fit_prior(create_model("ppca", digits, latent_dim=2), digits)
     with pytest.raises(InputError, match=r"'kind' must be one of mixture, .*got flows; did you"):
         lowerbound.fit_prior(trained, digits, "flows")

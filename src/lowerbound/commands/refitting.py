@@ -19,14 +19,15 @@ __all__ = ["RefitFlags", "refit"]
 
 @dataclass(frozen=True)
 class RefitFlags(OfRun):
-    """Fit another prior to the codes of a trained VAE; its networks stay as they are.
+    """Fit another prior to the codes of a trained model; its networks stay as they are.
 
-    The new run holds the model with that prior, its judgement and its pictures. Where the new
-    prior is no better on the validation set, the old one is kept and nothing is written.
+    Of a vae or cvae it is the prior, of an hvae or ladder that of the top level. The new run holds
+    the model with that prior, its judgement and its pictures. Where the new prior is no better on
+    the validation set, the old one is kept and nothing is written.
     """
 
     prior: Literal["mixture", "vamp", "flow", "autoregressive"] = "flow"
-    """Kind of the new prior."""
+    """Kind of the new prior; a hierarchy has no vamp."""
     prior_components: int = 500
     """Components of a mixture or vamp prior."""
     prior_layers: int = 6

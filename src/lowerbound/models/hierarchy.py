@@ -268,6 +268,19 @@ class Hierarchy(LatentModel):
         log_p = log_p + self._gain(priors[-1], take(self.num_levels, priors[-1]))
         return self._log_likelihood(x, raw, context) + log_p.unflatten(0, (num, len(x)))
 
+    def top_latents(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
+        """Draws of the top level in units of its Gaussian prior: (M, B, d_L).
+
+        Args:
+            x: examples (B, *event) in the units of the source.
+            noise: of M ways down.
+            context: of each example (B, …), or None.
+        """
+        x, num = self.likelihood.floating(x), len(noise["z_1"])
+        context = self._given_context(context, len(x))
+        level = self._way(x, num, drawn(noise), context)[0][-1]
+        return in_units_of(level.p, level.z).flatten(1).unflatten(0, (num, len(x)))
+
     # --- one latent vector ------------------------------------------------------------------
 
     def _from_joint(self, joint: Tensor) -> Take:

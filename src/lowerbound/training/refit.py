@@ -6,6 +6,9 @@ so that with encoder and decoder as they are, raising the bound is fitting p(z) 
 likelihood to draws from q(z|x) of the training set. The best prior is the average of all q(z|x);
 samples then come from where codes are.
 
+Of a hierarchy it is the prior of the top level, in units of its Gaussian: all below is conditional
+on what is above it, and has been learned with it.
+
 References:
     Hoffman and Johnson, ELBO surgery, 2016.
     Tomczak and Welling, VAE with a VampPrior, 2018.
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -26,9 +29,10 @@ from lowerbound.data import Source
 from lowerbound.engine import make_engine
 from lowerbound.errors import refuse
 from lowerbound.evaluation import Judge
-from lowerbound.models import VAE, Model
+from lowerbound.models import VAE, Hierarchy, Model
+from lowerbound.models.hierarchy import TopOptions
 from lowerbound.models.options import prior_of
-from lowerbound.models.priors import PriorName
+from lowerbound.models.priors import Prior, PriorName, TopPrior
 from lowerbound.objectives import Bound, Noise
 from lowerbound.training.logs import Console
 from lowerbound.training.loop import MAX_VALIDATION_ROWS, fit_model
@@ -49,7 +53,7 @@ class PriorFit:
         after: the same with the new one, from the same draws.
     """
 
-    model: VAE
+    model: VAE | Hierarchy
     before: float
     after: float
 
@@ -62,22 +66,24 @@ class PriorFit:
 def fit_prior(
     model: Model, source: Source, kind: str = "flow", *, quiet: bool = True, **options: Any
 ) -> PriorFit:
-    """Fit a prior to the codes of a trained VAE; networks and likelihood stay as they are.
+    """Fit a prior to the codes of a trained model; networks and likelihood stay as they are.
 
     Args:
-        model: a VAE, which is not changed.
+        model: a VAE or a hierarchy, which is not changed.
         source: what it was trained on; the validation split decides.
-        kind: mixture, vamp, flow or autoregressive.
+        kind: mixture, vamp, flow or autoregressive; of a hierarchy's top any but vamp.
         quiet: no progress.
         **options: sizes of the prior (``prior_components``, ``prior_layers``, ``flow_width``), and
             how it is trained: fields of `TrainingConfig` such as ``steps`` and ``seed``.
 
     Raises:
-        InputError: a model that is no VAE, another kind, or an option that is not known.
+        InputError: a model without such codes, another kind, or an option that is not known.
     """
-    if not isinstance(model, VAE) or model.options is None:
-        raise refuse("model", "a vae or cvae of `create_model`", model.name)
-    kinds = [name for name in get_args(PriorName) if name != "normal"]
+    if not isinstance(model, VAE | Hierarchy) or model.options is None:
+        raise refuse("model", "a vae, cvae, hvae or ladder of `create_model`", model.name)
+    is_vae = isinstance(model, VAE)
+    names = get_args(PriorName if is_vae else get_type_hints(TopOptions)["prior"])
+    kinds = [name for name in names if name != "normal"]
     if kind not in kinds:
         raise refuse("kind", f"one of {', '.join(kinds)}", kind, nearest(kind, kinds))
     sizes = {name: options.pop(name) for name in OF_PRIOR if name in options}
@@ -97,22 +103,35 @@ def fit_prior(
     return fitted
 
 
-def _with_prior(model: VAE, source: Source, kind: str, sizes: dict[str, Any], seed: int) -> VAE:
+def _with_prior(
+    model: VAE | Hierarchy, source: Source, kind: str, sizes: dict[str, Any], seed: int
+) -> VAE | Hierarchy:
     """A copy of the model whose prior is a new one of this kind."""
     new = copy.deepcopy(model)
     new.options = replace(model.options, prior=kind, **sizes)
     with initialised_by(seed):
-        prior = prior_of(new.options, new.event_shape)
+        prior = _prior_for(new)
     new.prior = prior.to(new.likelihood.shift)
-    prior.attach(new)
+    if isinstance(new, VAE):
+        prior.attach(new)
     prior.calibrate(source)
     return new
 
 
-def _judged(old: VAE, new: VAE, source: Source) -> tuple[float, float]:
+def _prior_for(model: VAE | Hierarchy) -> Prior:
+    """The prior that the options of a model say."""
+    options: Any = model.options
+    if isinstance(model, VAE):
+        return prior_of(options, model.event_shape)
+    size = model.sizes[-1]
+    return TopPrior(options.top(size), model.latent_dim, size)
+
+
+def _judged(old: VAE | Hierarchy, new: VAE | Hierarchy, source: Source) -> tuple[float, float]:
     """Mean bounds of the validation set, nats; both KLs from the same draws."""
     old = copy.deepcopy(old).eval()
-    old.kl = "sampled"
+    if isinstance(old, VAE):
+        old.kl = "sampled"
     engine = make_engine(str(new.calibrated.device))
     judge = Judge(source.validation, engine, MAX_VALIDATION_ROWS, num_samples=NUM_SAMPLES)
     before, after = (judge(model.to(engine.device))["bound"] for model in (old, new))
@@ -120,15 +139,15 @@ def _judged(old: VAE, new: VAE, source: Source) -> tuple[float, float]:
 
 
 class _Rate(Model):
-    """The rate of a VAE alone, as something to train: of its parameters, the prior's.
+    """The rate of a model alone, as something to train: of its parameters, the prior's.
 
     Args:
-        model: the VAE.
+        model: a VAE, or a hierarchy whose top has a learned prior.
     """
 
     name: ClassVar[str] = "prior"
 
-    def __init__(self, model: VAE) -> None:
+    def __init__(self, model: VAE | Hierarchy) -> None:
         super().__init__(model.event_shape, model.support)
         self.model, self.context = model, model.context
         model.requires_grad_(False)
@@ -138,7 +157,7 @@ class _Rate(Model):
     def noise(
         self, batch_size: int, num_samples: int = 1, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """That of the VAE."""
+        """That of the model."""
         return self.model.noise(batch_size, num_samples, generator)
 
     def bound(
@@ -150,13 +169,19 @@ class _Rate(Model):
         noise: Noise | None = None,
         generator: torch.Generator | None = None,
     ) -> Bound:
-        """The sampled rate, and no reconstruction, which is what it was."""
-        noise, vae = self._given(x, num_samples, noise, generator), self.model
-        with torch.no_grad():
-            q = vae.encode(x, context)
-            z = q.rsample(noise["z"])
-            log_q = q.log_prob(z)
-        rate = (log_q - vae.prior.log_prob(z, context)).mean(0)
+        """The part of the rate that knows the prior; all else is what it was."""
+        noise, model = self._given(x, num_samples, noise, generator), self.model
+        if isinstance(model, Hierarchy):
+            assert isinstance(model.prior, TopPrior)
+            with torch.no_grad():
+                top = model.top_latents(x, noise, context)
+            rate = -model.prior.gain(top).mean(0)
+        else:
+            with torch.no_grad():
+                q = model.encode(x, context)
+                z = q.rsample(noise["z"])
+                log_q = q.log_prob(z)
+            rate = (log_q - model.prior.log_prob(z, context)).mean(0)
         return Bound(torch.zeros_like(rate), {"kl": rate})
 
     def sample(
@@ -167,5 +192,5 @@ class _Rate(Model):
         generator: torch.Generator | None = None,
         mean: bool = False,
     ) -> Tensor:
-        """That of the VAE."""
+        """That of the model."""
         return self.model.sample(num, context, generator=generator, mean=mean)
