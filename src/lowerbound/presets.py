@@ -58,6 +58,7 @@ PRESETS: dict[str, Preset] = {
         "VAE trained by the importance-weighted bound of 5 samples.",
         _IWAE,
         training={"objective": "iwae", "num_samples": 5},
+        nats=-86.41,
     ),
     "dreg": Preset(
         "vae",

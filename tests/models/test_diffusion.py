@@ -254,6 +254,15 @@ def test_the_network_is_told_levels_from_0_to_1000():
     assert torch.equal(seen[1], torch.tensor([1000.0, 0.0]))
 
 
+def test_parts_that_make_no_chain_are_refused():
+    parts = optimal_model(dims=2)
+    network, schedule, end = parts.network, parts.schedule, parts.end
+    with pytest.raises(InputError, match="'timesteps' must be at least 2"):
+        Diffusion(network, schedule, end, timesteps=1)
+    with pytest.raises(InputError, match="'variance' must be fixed in continuous time"):
+        Diffusion(network, schedule, end, learn_variance=True)
+
+
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_what_the_denoiser_says_explains_z(prediction):
     model = small(prediction=prediction)
@@ -269,15 +278,6 @@ def test_what_the_denoiser_says_explains_z(prediction):
 @pytest.mark.parametrize(
     ("support", "gamma_0"), [(Discrete(256), -13.29), (Binary(), -3.58), (Real(), -13.3)]
 )
-def test_parts_that_make_no_chain_are_refused():
-    parts = optimal_model(dims=2)
-    network, schedule, end = parts.network, parts.schedule, parts.end
-    with pytest.raises(InputError, match="'timesteps' must be at least 2"):
-        Diffusion(network, schedule, end, timesteps=1)
-    with pytest.raises(InputError, match="'variance' must be fixed in continuous time"):
-        Diffusion(network, schedule, end, learn_variance=True)
-
-
 def test_the_clean_end_fits_the_levels(support, gamma_0):
     model = create_model("diffusion", (2,), support=support, **SMALL)
     assert float(model.schedule.gamma_0) == pytest.approx(gamma_0, abs=0.01)

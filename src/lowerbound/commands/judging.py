@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lowerbound.commands.comparing import SCORES
 from lowerbound.commands.shared import (
-    DrawnBy,
     OfRun,
     OnDevices,
     data_of,
@@ -31,7 +30,7 @@ __all__ = ["EvaluateFlags", "ScoreFlags", "evaluate", "score"]
 
 
 @dataclass(frozen=True)
-class EvaluateFlags(DrawnBy, OnDevices):
+class EvaluateFlags(OnDevices):
     """Judge a run: the bound and its terms, the log-likelihood, and what stands beside them."""
 
     data: str | None = None
@@ -49,8 +48,15 @@ class EvaluateFlags(DrawnBy, OnDevices):
     """Compare samples with real examples too, in the features of a small classifier that is
     trained on the labels of the data: Fréchet and kernel distance, precision and recall."""
     quality_samples: int | None = None
-    """Samples of --quality; as many as there are validation examples unless said. How a diffusion
-    draws them is said by --steps, --sampler, --eta and --guidance."""
+    """Samples of --quality; as many as there are validation examples unless said."""
+    steps: int | None = None
+    """Of --quality of a diffusion: steps from noise to data; those of its options unless said."""
+    sampler: str | None = None
+    """Of --quality of a diffusion: ancestral, ddim, dpm++, heun or euler."""
+    eta: float | None = None
+    """Of --quality of a diffusion: share of fresh noise in each step of ddim and dpm++."""
+    guidance: float | None = None
+    """Of --quality of a diffusion of classes: 1 unless said, which is p(x|class)."""
     seed: int = 0
     """Of the samples of --quality."""
     noise_levels: bool = False

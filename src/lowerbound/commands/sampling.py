@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowerbound.commands.shared import (
-    DrawnBy,
     OnDevices,
     check_ending,
     column_names_of,
@@ -34,7 +33,7 @@ __all__ = ["SampleFlags", "sample"]
 
 
 @dataclass(frozen=True)
-class SampleFlags(DrawnBy, OnDevices):
+class SampleFlags(OnDevices):
     """Draw from p(x)."""
 
     num: int | None = None
@@ -42,6 +41,15 @@ class SampleFlags(DrawnBy, OnDevices):
     label: str | None = None
     """Class to draw by its name, or all for a row of each (of --num, 10 unless said); classes as
     often as in the training set unless said. For a model of classes."""
+    steps: int | None = None
+    """Of a diffusion: steps from noise to data; those of its options unless said."""
+    sampler: str | None = None
+    """Of a diffusion: ancestral, ddim, dpm++, heun or euler; that of its options unless said."""
+    eta: float | None = None
+    """Of a diffusion: share of fresh noise in each step of ddim and dpm++; 0 unless said."""
+    guidance: float | None = None
+    """Of a diffusion of classes trained with label dropout: how far draws are moved towards what
+    the class adds; 1 unless said, which is p(x|class), and 0 is p(x)."""
     seed: int = 0
     """Same seed, same draws."""
     mean: bool = False

@@ -8,7 +8,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from lowerbound.models import Model
 
 __all__ = [
-    "DrawnBy",
     "OfRun",
     "OnDevices",
     "check_ending",
@@ -73,30 +72,19 @@ class OnDevices(OfRun):
     """Devices that share the work, one process for each."""
 
 
-@dataclass(frozen=True)
-class DrawnBy:
-    """Flags of commands that draw: how a diffusion does it."""
-
-    steps: int | None = None
-    """Of a diffusion: steps from noise to data; those of its options unless said."""
-    sampler: str | None = None
-    """Of a diffusion: ancestral, ddim, dpm++, heun or euler; that of its options unless said."""
-    eta: float | None = None
-    """Of a diffusion: share of fresh noise in each step of ddim and dpm++; 0 unless said."""
-    guidance: float | None = None
-    """Of a diffusion of classes trained with label dropout: how far draws are moved towards what
-    the class adds; 1 unless said, which is p(x|class), and 0 is p(x)."""
-
-
-def drawing(model: Model, flags: DrawnBy) -> Model:
+def drawing(model: Model, flags: OfRun) -> Model:
     """The model, drawing by the steps and the sampler that are asked for.
+
+    Args:
+        model: any.
+        flags: with ``steps``, ``sampler``, ``eta`` and ``guidance``, None where they are not said.
 
     Raises:
         InputError: one of them, for a model that draws in one pass.
     """
     from lowerbound.models import DenoisingModel
 
-    asked = {field.name: getattr(flags, field.name) for field in fields(DrawnBy)}
+    asked = {name: getattr(flags, name) for name in ("steps", "sampler", "eta", "guidance")}
     said = {name: value for name, value in asked.items() if value is not None}
     for name, value in said.items():
         if not isinstance(model, DenoisingModel):
