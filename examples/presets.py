@@ -7,7 +7,7 @@ says little; recipes/ has longer runs.
 """
 
 import torch
-from _shared import DATA, INK, MODEL, arguments, finish, panels, tiles
+from _shared import DATA, GREY, INK, MODEL, arguments, finish, panels, tiles
 
 import lowerbound
 from lowerbound.presets import PRESETS
@@ -61,9 +61,10 @@ def main() -> None:
 
     figure, (left, right) = panels("Nats per digit", "Means of ten draws of each", height=4.2)
     places = list(range(len(PRESETS)))[::-1]
-    left.barh(places, bounds, color=DATA, label="bound")
-    left.plot(many, places, "|", color=MODEL, markersize=9, markeredgewidth=2, label="L_50")
-    left.set(yticks=places, yticklabels=list(PRESETS), xlim=(min(bounds) - 2, max(many) + 2))
+    left.hlines(places, bounds, many, color=GREY, linewidth=1)
+    left.plot(bounds, places, "o", color=DATA, markersize=5, label="bound")
+    left.plot(many, places, "o", color=MODEL, markersize=5, label="L_50")
+    left.set(yticks=places, yticklabels=list(PRESETS), xlabel="nats; more is better")
     left.tick_params(axis="y", labelsize=7, colors=INK)
     right.imshow(tiles(torch.cat(draws).squeeze(1) / 16, columns=10), cmap="gray_r", aspect="auto")
     right.set_axis_off()
