@@ -47,17 +47,7 @@ CASES = {name: (name, {}) for name in MODELS} | {
     for value in get_args(get_type_hints(VAEOptions)[part])
     if value != getattr(VAEOptions, part)
 }
-# Presets of other parts than these.
-OWN = {"fsq-vae": {"latent_dim": None, "codebook_size": None}}
 CASES |= {
-    name: (preset.model, {**preset.options, **OWN.get(name, {})})
-    for name, preset in PRESETS.items()
-    if preset.options and (preset.model, preset.options) not in CASES.values()
-}
-CASES |= {
-    "cvae-prior-conditional": ("cvae", {"prior": "conditional"}),
-    "cvae-prior-conditional-flow": ("cvae", {"prior": "conditional-flow", "flow_width": 16}),
-    "hvae-prior-flow": ("hvae", {"prior": "flow", "prior_layers": 2, "flow_width": 16}),
     "diffusion-chain": ("diffusion", {"timesteps": 6, "variance": "learned"}),
     "diffusion-learned": ("diffusion", {"schedule": "learned"}),
 }
@@ -75,6 +65,18 @@ CASES |= {
     if MODELS[name].context == "optional"
 }
 CASES |= SLOW
+# Presets of other parts than these, and priors that other models have.
+OWN = {"fsq-vae": {"latent_dim": None, "codebook_size": None}}
+CASES |= {
+    name: (preset.model, {**preset.options, **OWN.get(name, {})})
+    for name, preset in PRESETS.items()
+    if preset.options and (preset.model, preset.options) not in CASES.values()
+}
+CASES |= {
+    "cvae-prior-conditional": ("cvae", {"prior": "conditional"}),
+    "cvae-prior-conditional-flow": ("cvae", {"prior": "conditional-flow", "flow_width": 16}),
+    "hvae-prior-flow": ("hvae", {"prior": "flow", "prior_layers": 2, "flow_width": 16}),
+}
 
 
 def small(name: str, source_or_shape, **options):
