@@ -113,7 +113,7 @@ class TrainingConfig:
     """Dashboards that are told what metrics.jsonl gets; none of them unless named."""
     compile: Literal["auto", "always", "never"] = "auto"
     """Compile the training step; auto does where a run is long enough to pay for it: on a GPU, and
-    on a CPU for a few dense layers in bf16. Needs a C++ compiler on a CPU."""
+    on a CPU for a few dense layers or a U-Net in bf16. Needs a C++ compiler on a CPU."""
 
     def __post_init__(self) -> None:
         given = [n for n in LENGTHS if getattr(self, n) is not None]

@@ -87,6 +87,14 @@ def test_a_processor_compiles_only_what_was_measured_to_gain(digits, compiler):
     assert not compiled(CPU, LONG, model)
 
 
+def test_a_processor_compiles_a_unet_for_longer_runs(digits, compiler):
+    unet = create_model("diffusion", digits, network="unet", width=8)
+    assert compiled(CPU, LONG, unet)
+    assert compiled(CPU, Length(None, 1200.0), unet)
+    assert not compiled(CPU, Length(None, 1199.0), unet)
+    assert not compiled(CPU, LONG, create_model("diffusion", digits, network="dit", width=32))
+
+
 def test_a_step_that_cannot_be_compiled_is_run_as_it_is(digits):
     """One word about it, the same numbers, and never tried again."""
     model, said = tiny_vae(digits), []
