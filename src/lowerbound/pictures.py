@@ -171,8 +171,8 @@ def levels_picture(
     return plots.levels_figure(frames, model.support, rates)
 
 
-def noise_levels_picture(split: NoiseSplit) -> Any:
-    """Where the bits of a diffusion go."""
+def noise_levels_picture(split: NoiseSplit, name: str = "test") -> Any:
+    """Where the bits of a diffusion go, on examples of the split called ``name``."""
     return plots.noise_levels_figure(
         split.gammas,
         split.rates,
@@ -181,6 +181,7 @@ def noise_levels_picture(split: NoiseSplit) -> Any:
         prior=split.prior,
         num_dims=split.num_dims,
         num_examples=split.num_examples,
+        split=name,
     )
 
 

@@ -4,7 +4,7 @@
 DDIM's steps, walked backwards, each undone by iteration (see `lowerbound.solvers`).
 
 **Part of the way.** x is made as noisy as a level t and denoised from there: what is finer than
-that level is drawn anew, what is coarser stays. At t = 1 nothing of x is left.
+that level is drawn anew, what is coarser stays. At t = 1 next to nothing of x is left.
 
 **In part.** Where a mask is true x stays, and the rest is drawn to fit.
 

@@ -225,7 +225,7 @@ class LearnedSchedule(Schedule):
 
     def interior(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """See `Schedule.interior`."""
-        ends = torch.tensor([0.0, 1.0], dtype=t.dtype, device=t.device)
+        ends = torch.linspace(0, 1, 2, dtype=t.dtype, device=t.device)  # made there: no copy
         (start, end), _ = self._raw(ends)
         value, slope = self._raw(t)
         return (value - start) / (end - start), slope / (end - start)

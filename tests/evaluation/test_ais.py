@@ -111,6 +111,15 @@ def test_a_closed_form_is_taken_as_it_is(blobs):
     torch.testing.assert_close(estimate.value, exact)
 
 
+def test_a_closed_form_that_is_a_lower_bound_is_no_estimate_of_it(digits):
+    x = digits.test[slice(0, 4)][0]
+    for name, options in (("vqvae", {"codebook_size": 16}), ("ppca", {}), ("mixture", {})):
+        model = create_model(name, digits, **options)
+        model.calibrate(digits)
+        with pytest.raises(InputError, match="is a lower bound on these data"):
+            annealed_importance_sampling(model, x, num_steps=3)
+
+
 def test_evaluation_shows_it_when_asked_beside_the_log_likelihood_of_the_same_rows(
     digits, monkeypatch
 ):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lowerbound.build import create_model
+from lowerbound.distributions import Discrete
 from lowerbound.errors import InputError
 from lowerbound.evaluation import flow_likelihood, split_by_noise, two_forms
 from lowerbound.models.diffusion import Diffusion
@@ -158,14 +159,25 @@ def test_probes_find_the_divergence_of_what_mixes_dimensions():
     torch.testing.assert_close(same.value, found.value[:2])  # by example, not by batch
 
 
-def test_levels_are_spread_over_their_cells():
-    """The mass of a level is about its density in a cell of width one: log p(y) + log 2/levels."""
-    end = LevelsEnd((2,), support=type("S", (), {"levels": 8})())
-    x = torch.tensor([[0.0, 7.0]])
-    low, high = end.spread_out(x, torch.zeros(1, 2)), end.spread_out(x, torch.ones(1, 2))
-    torch.testing.assert_close(low, torch.tensor([[-1.0, 0.75]]))
-    torch.testing.assert_close(high, torch.tensor([[-0.75, 1.0]]))
-    assert float(end.log_slope()) == pytest.approx(2 * math.log(2 / 8))
+@pytest.mark.parametrize("levels", [2, 4])
+def test_the_flow_gives_the_mass_of_levels(levels):
+    """Levels that are all as likely, independent, and a denoiser that knows it: −D log levels."""
+    low, high = 2 * math.log(1 / (3 * levels)), 16.0
+    grid = 2 * (torch.arange(levels).double() + 0.5) / levels - 1
+
+    class Denoiser(nn.Module):
+        def forward(self, z, level, extra=None):
+            gamma = (low + level / 1000 * (high - low)).reshape(-1, 1, 1)
+            a, s = alpha(gamma), sigma(gamma)
+            weights = (-0.5 * ((z.unsqueeze(-1) - a * grid) / s) ** 2).softmax(-1)
+            return (weights * grid).sum(-1)
+
+    end = LevelsEnd((3,), Discrete(levels), low)
+    model = Diffusion(Denoiser(), LinearSchedule(low, high), end, prediction="x").double()
+    x = torch.randint(levels, (20, 3), generator=torch.Generator().manual_seed(0)).double()
+    found = flow_likelihood(model, x, num_steps=200)
+    exact = torch.full_like(found.value, -3 * math.log(levels))
+    torch.testing.assert_close(found.value, exact, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("support", ["discrete:17", "binary", "real"])

@@ -62,8 +62,8 @@ class Exact(End):
     def scaled(self, x: Tensor) -> Tensor:
         return x.double()
 
-    def log_slope(self) -> Tensor:
-        return torch.zeros(())
+    def flow_start(self, x: Tensor, eps: Tensor, gamma_0: Tensor) -> tuple[Tensor, Tensor]:
+        return self.scaled(x), torch.zeros(())
 
     def forward(self, u: Tensor, gamma_0: Tensor) -> DiagonalGaussian:
         share = LAMBDA / (LAMBDA + gamma_0.exp())

@@ -324,6 +324,12 @@ def test_an_option_that_does_not_fit_is_refused(options, message):
         small(Mask(), **options)
 
 
+def test_a_masked_table_of_columns_is_refused():
+    """Its log-probability comes as a sum over columns, of which none can be left out."""
+    with pytest.raises(InputError, match="'likelihood' must be one of single elements"):
+        create_model("cvae", (3,), support="product:real,binary,counts", context=Mask())
+
+
 @each_context
 def test_a_context_that_does_not_fit_is_refused_by_every_door(context):
     model = small(context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from lowerbound.models import Diffusion
 from lowerbound.models.weightings import WEIGHTINGS, weight
 from lowerbound.nn import DiT, MlpDenoiser, UNet
 from lowerbound.noising import PREDICTIONS, alpha, denoised, sigma, target
-from lowerbound.schedules import SCHEDULES, make_schedule
+from lowerbound.schedules import SCHEDULES, LearnedSchedule, make_schedule
 from tests.models.gaussian_diffusion import optimal_model
 
 SMALL = {"network": "mlp", "width": 16, "depth": 2}
@@ -337,6 +338,36 @@ def test_an_end_that_leaves_signal_is_warned_of_in_bits(digits):
     assert f"costs {bits:.3f} bits per dimension" in said
     assert said in model.notes()
     assert not create_model("diffusion", digits, **SMALL).warnings()
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_an_end_that_blurs_levels_is_warned_of_in_bits(levels):
+    """What is said is the mean of log p(x|z_0), of a level with others on either side."""
+    given = {"support": f"discrete:{levels}", **SMALL}
+    model = create_model("diffusion", (40_000,), **given, gamma_min=2 * math.log(1.5 / levels))
+    (said,) = model.warnings()
+    x = torch.full((1, 40_000), float(levels // 2))
+    bound = model.bound(x, noise=model.noise(1, 1, torch.Generator().manual_seed(0)))
+    bits = -float(bound.reconstruction) / 40_000 / math.log(2)
+    assert float(re.search(r"costs up to ([\d.]+) bits", said)[1]) == pytest.approx(bits, abs=0.03)
+    assert not create_model("diffusion", (4,), **given).warnings()
+    ddpm = create_model("diffusion", (4,), **given, schedule="ddpm")
+    assert bool(ddpm.warnings()) == (levels == 256)
+
+
+def test_levels_that_are_all_looked_at_are_looked_at_in_fewer_rows():
+    sizes = {"network": "mlp", "width": 8, "support": "discrete:256"}
+    usual, learned = (
+        create_model("diffusion", (1000,), learn_ends=ends, **sizes) for ends in (False, True)
+    )
+    assert usual.rows_together(500) == 500
+    assert learned.rows_together(500) == 2**24 // 256_000
+
+
+def test_a_weighting_from_parts_learns_no_schedule():
+    model = small()
+    with pytest.raises(InputError, match="'schedule' must be fixed for a weighting, got learned"):
+        Diffusion(model.network, LearnedSchedule(-9.0, 5.0), model.end, weighting="simple")
 
 
 def test_only_what_trains_an_interior_measures_it_over_all_processes(monkeypatch):

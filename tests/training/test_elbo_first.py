@@ -88,3 +88,12 @@ def test_a_model_is_asked_about_both(digits):
     model = create_model("vae", digits, latent_dim=3, penalty="dip-i")
     with pytest.raises(InputError, match="must be elbo with the penalty"):
         fit_model(model, digits, TrainingConfig(steps=4, **TWO))
+
+
+def test_the_turn_may_come_between_validations_where_the_terms_change_their_names(digits):
+    """The elbo of a hierarchy has a rate for each level, L_K one of all."""
+    model = create_model("hvae", digits, latent_dims=(3, 2), width=16)
+    config = TrainingConfig(**{**TWO, "elbo_first": 0.33}, steps=30, validations=2)
+    rows = [row for row in fit_model(model, digits, config).rows if row["kind"] == "train"]
+    assert all(row["bound"] == pytest.approx(row["reconstruction"] - row["kl"]) for row in rows)
+    assert "kl_1" not in rows[-1]

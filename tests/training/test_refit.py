@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lowerbound
-from lowerbound.build import create_model
+from lowerbound.build import create_model, save_model
 from lowerbound.data import Rows, make_source
 from lowerbound.distributions import Real
 from lowerbound.errors import InputError
@@ -131,6 +131,15 @@ def test_what_cannot_be_fitted_is_refused(trained, digits):
         lowerbound.fit_prior(trained, digits, prior_layers=0)
     with pytest.raises(InputError, match="'prior_components' must be at most the"):
         lowerbound.fit_prior(trained, digits, "vamp", prior_components=10_000)
+
+
+def test_the_codes_may_have_been_shaped_by_a_penalty(digits, tmp_path):
+    model = create_model("vae", digits, latent_dim=2, width=8, penalty="mmd")
+    new = lowerbound.fit_prior(model, digits, "flow", flow_width=8, steps=100).model
+    assert new.options.prior == "flow"
+    save_model(tmp_path, new)
+    x = digits.test[slice(0, 5)][0]
+    assert torch.equal(lowerbound.load(tmp_path).bound(x).value, new.bound(x).value)
 
 
 @pytest.mark.parametrize("posterior", ["full", "iaf"])

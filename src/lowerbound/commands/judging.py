@@ -150,7 +150,7 @@ def _noise_levels(flags: EvaluateFlags, model: Diffusion, source: Source) -> dic
     found = split_by_noise(model, source.split(flags.split))
     result = {"data": source.name, "split": flags.split, **found.as_dict()}
     save_json(flags.run / "noise-levels.json", result)
-    save_figure(noise_levels_picture(found), flags.run / "noise-levels.png")
+    save_figure(noise_levels_picture(found, flags.split), flags.run / "noise-levels.png")
     return result
 
 

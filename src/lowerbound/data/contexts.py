@@ -42,6 +42,11 @@ class Context(ABC):
                 was trained with label dropout.
         """
 
+    @property
+    @abstractmethod
+    def nothing(self) -> float:
+        """The number that fills a context that says nothing."""
+
     @abstractmethod
     def unknown(self, num: int, event_shape: Sequence[int]) -> Tensor:
         """``num`` contexts that say nothing, (num, …)."""
@@ -59,7 +64,7 @@ class Context(ABC):
 
     def dropped(self, context: Tensor, drop: Tensor) -> Tensor:
         """``context`` (B, …) with nothing known where ``drop`` (B,) is true."""
-        nothing = self.unknown(len(context), context.shape[2:]).to(context)
+        nothing = torch.full_like(context, self.nothing)  # made where the context is: no copy
         return torch.where(drop.reshape(-1, *(1,) * (context.ndim - 1)), nothing, context)
 
     def document(self) -> dict[str, Any]:
@@ -109,9 +114,14 @@ class Classes(Context):
             given = f"{self.num_classes}, a class that is not known"
             raise refuse("context", f"one of {self}", given, remedy)
 
+    @property
+    def nothing(self) -> int:
+        """The index after the last class."""
+        return self.num_classes
+
     def unknown(self, num: int, event_shape: Sequence[int]) -> Tensor:
-        """The index after the last class, (num,)."""
-        return torch.full((num,), self.num_classes)
+        """See `Context.unknown`, (num,)."""
+        return torch.full((num,), self.nothing)
 
     def require(self, given: Context | None, owner: str) -> None:
         """See `Context.require`; other classes, or another order of them, are named."""
@@ -175,9 +185,14 @@ class Vector(Context):
             remedy = "give those that the model was made for, in the same order"
             raise refuse("context", f"{self.size} numbers per example", given, remedy)
 
+    @property
+    def nothing(self) -> float:
+        """See `Context.nothing`."""
+        return torch.nan
+
     def unknown(self, num: int, event_shape: Sequence[int]) -> Tensor:
-        """NaN, (num, size)."""
-        return torch.full((num, self.size), torch.nan)
+        """See `Context.unknown`, (num, size)."""
+        return torch.full((num, self.size), self.nothing)
 
     def require(self, given: Context | None, owner: str) -> None:
         """See `Context.require`; of the same width."""
@@ -215,9 +230,14 @@ class Mask(Context):
             given = f"values from {float(mask.min()):g} to {float(mask.max()):g}"
             raise refuse("context", "a mask of zeros and ones", given)
 
+    @property
+    def nothing(self) -> float:
+        """Nothing is observed, and every value is 0."""
+        return 0.0
+
     def unknown(self, num: int, event_shape: Sequence[int]) -> Tensor:
-        """Nothing observed, (num, 2, *event)."""
-        return torch.zeros(num, 2, *event_shape)
+        """See `Context.unknown`, (num, 2, *event)."""
+        return torch.full((num, 2, *event_shape), self.nothing)
 
 
 KINDS: dict[str, type[Context]] = {kind.kind: kind for kind in (Classes, Vector, Mask)}

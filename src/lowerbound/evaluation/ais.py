@@ -61,7 +61,7 @@ def annealed_importance_sampling(
     is plain importance sampling from where the chains begin.
 
     Args:
-        model: a model with one continuous latent ``z``, or with a closed form.
+        model: a model with one continuous latent ``z``, or with log p(x) in closed form.
         x: examples (B, *event) in the units of the source.
         num_steps: T, rungs of the ladder.
         num_chains: independent chains per example; the estimate is the log of their mean weight.
@@ -83,7 +83,7 @@ def annealed_importance_sampling(
     model.check(x)
     device, parts = model.calibrated.device, []
     with judging(model):
-        if model.closed_form:
+        if model.closed_form and model.evidence_kind == "exact":
             return exact_log_likelihood(model, x, num_chains, context)
         _check_latents(model)
         size = max(1, (CHAINS_AT_ONCE if device.type == "cpu" else 2**13) // num_chains)
@@ -101,6 +101,11 @@ def annealed_importance_sampling(
 
 def _check_latents(model: Model) -> None:
     """Refuse models whose latents are not one tensor with a prior that has a density."""
+    if model.closed_form:
+        raise InputError(
+            f"the closed form of this '{model.name}' is a lower bound on these data, which "
+            "annealing cannot better; use log_likelihood"
+        )
     if not hasattr(model, "prior") or set(model.judging_noise([0])) != {"z"}:
         raise InputError(
             f"a model of kind '{model.name}' has no single continuous latent to anneal; "

@@ -35,6 +35,7 @@ __all__ = [
     "paired_difference",
     "shared",
     "standard_error",
+    "widest",
 ]
 
 NUMBERS_AT_ONCE = {"cpu": 2**20}  # 4 MB in float32: large products, still near the cache
@@ -76,6 +77,11 @@ class LogLikelihood:
         return error if math.isfinite(error) else None
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The dtype of sums over many: float64, or float32 on Apple's GPUs, which have no wider."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class RunningMean:
     """The log of a mean of weights per example, streamed: only log Σ w and log Σ w² are kept.
 
@@ -85,17 +91,18 @@ class RunningMean:
     """
 
     def __init__(self, size: int, device: torch.device) -> None:
-        self.log_sums = torch.full((2, size), -math.inf, dtype=torch.float64, device=device)
+        wide = widest(device)
+        self.log_sums = torch.full((2, size), -math.inf, dtype=wide, device=device)
 
     def add(self, log_weight: Tensor, rows: slice | Tensor = slice(None)) -> None:
         """Take in log-weights (K, B) of all examples, or (K, rows) of some."""
-        log_weight = log_weight.double()
+        log_weight = log_weight.to(self.log_sums.dtype)
         new = torch.stack([log_weight.logsumexp(0), (2 * log_weight).logsumexp(0)])
         self.log_sums[:, rows] = torch.logaddexp(self.log_sums[:, rows], new)
 
     def result(self, num_samples: int) -> LogLikelihood:
         """The estimate from ``num_samples`` weights of each example, on the CPU."""
-        log_sum, log_sum_of_squares = self.log_sums.cpu()
+        log_sum, log_sum_of_squares = self.log_sums.cpu().double()
         size = (2 * log_sum - log_sum_of_squares).exp().clamp(1.0, num_samples)
         error = (1 / size - 1 / num_samples).clamp_min(0.0).sqrt()
         if num_samples == 1:

@@ -6,14 +6,19 @@
 
 It is exact for the density that the flow itself defines, which is the model's only where ε̂ is a
 gradient, and here three more things are estimated: the integral by fixed steps, the divergence by
-random probes, and the density of data of levels at points drawn uniformly in each level's cell
-(dequantisation, which on average costs nats). It starts at z_0 = α_0 y, where the data are blurred
-by e^{γ_0/2}. The network of a chain is asked between its levels and at γ_0, where it was never
-trained. It may err on either side: compare it with bounds by eye, not in a table.
+random probes, and the mass of data of levels by a draw of z_0,
+
+    log P(x) ≥ E_q [log p(z_0) + log p(x|z_0) − log q(z_0|x)]        (dequantisation by q(z_0|x))
+
+which on average costs no more than the reconstruction term. Of real data it starts at z_0 = α_0 y,
+where the density is blurred by e^{γ_0/2}. The network of a chain is asked between its levels and
+also at γ_0, where it was never trained. It may err on either side: compare it with bounds by eye,
+not in a table.
 
 References:
     Song et al., Score-Based Generative Modeling through Stochastic Differential Equations, 2021.
     Grathwohl et al., FFJORD, 2019: the probes.
+    Ho et al., Flow++, 2019: dequantisation by a density that fits the model.
 """
 
 from __future__ import annotations
@@ -76,7 +81,7 @@ def flow_likelihood(
         num_steps: equal steps of γ; rk4 asks the network four times in each, heun twice.
         num_probes: K probes of the divergence, kept along the whole path.
         method: of the steps.
-        seed: example i sees the probes and the place in its cells of (seed, i).
+        seed: example i sees the probes and the z_0 of (seed, i).
 
     Raises:
         InputError: a number below 1, another method, or a model that is no diffusion, or of one
@@ -118,17 +123,17 @@ def _of_block(
     """Values of some examples by each probe, (K, B), float64, on the CPU."""
     device, shape = model.calibrated.device, model.event_shape
     generators = [generator_for("flow", seed, number, device=device) for number in numbers]
-    uniform = torch.stack([torch.rand(shape, generator=g, device=device) for g in generators])
+    eps = torch.stack([torch.randn(shape, generator=g, device=device) for g in generators])
     signs = torch.stack(
         [torch.rand(num_probes, *shape, generator=g, device=device) for g in generators], 1
     )
-    y = model.end.spread_out(x.to(device), uniform)
-    probes = torch.where(signs < 0.5, -1.0, 1.0).to(y.dtype)
-    gammas = torch.linspace(0, 1, num_steps + 1, device=device, dtype=y.dtype)
-    gammas = torch.lerp(
-        model.schedule.gamma_0.to(y.dtype), model.schedule.gamma_1.to(y.dtype), gammas
-    )
-    z, total = alpha(gammas[0]) * y, torch.zeros(num_probes, len(y), dtype=y.dtype, device=device)
+    kind = model.end.scaled(x[:1].to(device)).dtype
+    first, last = (g.to(kind) for g in (model.schedule.gamma_0, model.schedule.gamma_1))
+    u, log_ratio = model.end.flow_start(x.to(device), eps, first)
+    probes = torch.where(signs < 0.5, -1.0, 1.0).to(kind)
+    steps = torch.linspace(0, 1, num_steps + 1, device=device, dtype=kind)
+    gammas = torch.lerp(first, last, steps)
+    z, total = alpha(first) * u, torch.zeros(num_probes, len(u), dtype=kind, device=device)
     take = _METHODS[method]
     for start, end in itertools.pairwise(gammas):
         z, grown = take(
@@ -137,8 +142,8 @@ def _of_block(
         total = total + grown
     size = num_elements(shape)
     log_normal = -0.5 * sum_event(z.double().square() + math.log(2 * math.pi), len(shape))
-    # From densities of z_0 to those of y, and of x.
-    volume = size * alpha(gammas[0]).double().log() + model.end.log_slope().double()
+    # From densities of z_0 to those of u, and to those or the mass of x.
+    volume = size * alpha(first).double().log() + log_ratio.double()
     return (log_normal + total.double() + volume).cpu()
 
 

@@ -13,7 +13,7 @@ from lowerbound._shapes import num_elements
 from lowerbound.data import InMemorySplit, Split
 from lowerbound.engine import Engine
 from lowerbound.errors import refuse
-from lowerbound.evaluation.base import blocks, context_of, judging, mean_dims, shared
+from lowerbound.evaluation.base import blocks, context_of, judging, mean_dims, shared, widest
 from lowerbound.evaluation.likelihood import log_likelihood
 from lowerbound.models import Model
 
@@ -106,7 +106,7 @@ class Judge:
                 x, context = self.split[rows][0], context_of(model, self.split, rows)
                 bound = model.bound(x, context, num_samples=num, noise=noise)
                 for name, term in {"bound": bound.value, **bound.terms()}.items():
-                    sums[name] = sums.get(name, 0) + term.double().sum()
+                    sums[name] = sums.get(name, 0) + term.sum(dtype=widest(term.device))
         totals = self.engine.sum(torch.stack(list(sums.values()))).tolist()
         return {n: total / len(self.split) for n, total in zip(sums, totals, strict=True)}
 

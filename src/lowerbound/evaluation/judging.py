@@ -197,7 +197,7 @@ def _latents(model: Model, data: Split) -> dict[str, Any]:
     total = 0.0
     for rows in blocks(len(data), model.rows_together(BATCH)):
         decoded = model.decode(means[rows].to(device), context_of(model, data, rows)).mean
-        total += float((decoded - data[rows][0].to(device)).double().square().sum())
+        total += float((decoded - data[rows][0].to(device)).cpu().double().square().sum())
     active = None
     if has_posterior(model, data):
         active = are_active(in_units_of_prior(model, data, means))
@@ -245,7 +245,7 @@ def scores(
             noise = model.judging_noise(range(rows.start, rows.stop), num_samples)
             some, given = x[rows].to(device), None if context is None else context[rows].to(device)
             bound = model.bound(some, given, num_samples=num_samples, noise=noise)
-            parts.append(bound.value.double().cpu())
+            parts.append(bound.value.cpu().double())
             dims.append(num_dims(model, given, len(some)))
     nats = torch.cat(parts)
     return nats, -nats / (torch.cat(dims) * math.log(2))

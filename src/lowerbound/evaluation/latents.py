@@ -48,7 +48,10 @@ def has_posterior(model: Model, split: Split) -> bool:
 
 
 def latent_means(model: Model, split: Split, max_rows: int | None = None) -> Tensor:
-    """E_q[z] of the first ``max_rows`` examples of a split: (N, d), on the CPU."""
+    """The mean of q(z|x) of the first ``max_rows`` examples of a split: (N, d), on the CPU.
+
+    Of a hierarchy every level's mean, given the others at theirs: not quite E_q[z].
+    """
     device, total = model.calibrated.device, min(len(split), max_rows or len(split))
     with judging(model):
         parts = [
@@ -123,10 +126,10 @@ def mutual_information(model: Model, split: Split, seed: int = 0) -> float | Non
         ]
         if not all(isinstance(q, DiagonalGaussian) for q in encoded):
             return None
-        loc = torch.cat([q.loc for q in encoded]).double()  # type: ignore[attr-defined]
-        scales = [q.log_scale.expand_as(q.loc) for q in encoded]  # type: ignore[attr-defined]
+        loc = torch.cat([q.loc.cpu() for q in encoded]).double()  # type: ignore[attr-defined]
+        scales = [q.log_scale.expand_as(q.loc).cpu() for q in encoded]  # type: ignore[attr-defined]
         q = DiagonalGaussian(loc, torch.cat(scales).double())
-        generator = generator_for("information", seed, device=device)
+        generator = generator_for("information", seed)
         z = q.rsample(torch.empty_like(loc).normal_(generator=generator))
         # Σ (z_i − μ_n)²/σ_n² of every draw under every posterior, multiplied out: three products.
         precision = torch.exp(-2 * q.log_scale)

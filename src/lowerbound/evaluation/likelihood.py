@@ -113,7 +113,7 @@ def exact_log_likelihood(
     split, device, parts = as_split(x, context), model.calibrated.device, []
     for rows in blocks(len(split), 512):
         given = context_of(model, split, rows)
-        value = model.bound(split[rows][0].to(device), given).value.double().cpu()
+        value = model.bound(split[rows][0].to(device), given).value.cpu().double()
         full = torch.full_like(value, num_samples)
         parts.append(LogLikelihood(value, torch.zeros_like(value), full))
     return join(parts)

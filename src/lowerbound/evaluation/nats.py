@@ -143,11 +143,11 @@ def _bound(
         for k in range(num_samples):
             one = {name: t[k : k + 1] for name, t in noise.items()}
             bound = model.bound(x, context, noise=one)
-            total[:, k] = bound.value.double().cpu()
+            total[:, k] = bound.value.cpu().double()
             for name, term in bound.terms().items():
-                own[name] = own.get(name, 0) + term.double().cpu() / num_samples
+                own[name] = own.get(name, 0) + term.cpu().double() / num_samples
             for name, detail in bound.details.items():
-                sums[name] = sums.get(name, 0) + detail.double().sum(0).cpu()
+                sums[name] = sums.get(name, 0) + detail.cpu().double().sum(0)
         values.append(total)
         for name, term in own.items():
             terms.setdefault(name, []).append(term)

@@ -38,6 +38,7 @@ from lowerbound.evaluation.base import (
     context_of,
     decoded_at_once,
     judging,
+    widest,
 )
 from lowerbound.evaluation.likelihood import join
 from lowerbound.models import Model
@@ -121,12 +122,12 @@ class _Groups:
 
     def __init__(self, num: int, size: int, device: torch.device) -> None:
         self.num = num
-        self.log_sums = torch.full((2, num, size), -math.inf, dtype=torch.float64, device=device)
+        self.log_sums = torch.full((2, num, size), -math.inf, dtype=widest(device), device=device)
 
     def add(self, log_weight: Tensor, rows: Tensor) -> None:
         """Take in log-weights (M, rows) of consecutive codes, the first of them of group 0."""
         missing = -len(log_weight) % self.num
-        filled = F.pad(log_weight.double(), (0, 0, 0, missing), value=-math.inf)
+        filled = F.pad(log_weight.to(self.log_sums.dtype), (0, 0, 0, missing), value=-math.inf)
         by_group = filled.unflatten(0, (-1, self.num))
         new = torch.stack([by_group.logsumexp(0), (2 * by_group).logsumexp(0)])
         self.log_sums[:, :, rows] = torch.logaddexp(self.log_sums[:, :, rows], new)
@@ -137,7 +138,7 @@ class _Groups:
         whole.log_sums = self.log_sums.logsumexp(1)
         result = whole.result(num_samples)
         sizes = torch.tensor([len(range(g, num_samples, self.num)) for g in range(self.num)])
-        log_means = self.log_sums[0].cpu() - sizes.double().log().unsqueeze(1)
+        log_means = self.log_sums[0].cpu().double() - sizes.double().log().unsqueeze(1)
         return replace(result, groups=(log_means - result.value).exp().mT.contiguous())
 
 

@@ -86,7 +86,7 @@ class CVAE(VAE):
             raise refuse("context", f"in the data of a '{cls.name}'", "none", remedy)
         sizes: Any = {k: getattr(options, k) for k in ("network", "width", "depth")}
         if prior is None and options.prior in CONDITIONAL:
-            own = make_embedding(context, event_shape, options, **sizes)
+            own = make_embedding(context, event_shape, support, options, **sizes)
             assert own is not None
             prior = _prior_that_sees(own, options)
         return super().build(
@@ -98,7 +98,7 @@ class CVAE(VAE):
             prior=prior,
             posterior=posterior,
             context=context,
-            embedding=embedding or make_embedding(context, event_shape, options, **sizes),
+            embedding=embedding or make_embedding(context, event_shape, support, options, **sizes),
         )
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lowerbound.data import Classes, Context, Mask, Source, Vector
 from lowerbound.data.stored import sampled_rows
-from lowerbound.distributions import Distribution, Support
+from lowerbound.distributions import Distribution, Product, Support
 from lowerbound.errors import refuse
 from lowerbound.models.base import Model
 from lowerbound.models.completed import Completed
@@ -219,6 +219,7 @@ class ContextModel(Model):
 def make_embedding(
     context: Context | None,
     event_shape: Sequence[int],
+    support: Support,
     options: ContextOptions,
     *,
     network: Network = "auto",
@@ -230,6 +231,7 @@ def make_embedding(
     Args:
         context: what every example is given.
         event_shape: shape of one example.
+        support: what values an element can take.
         options: those of the model, its likelihood's among them where it has one.
         network: of a part of x, as for `make_encoder`.
         width: of that network.
@@ -251,16 +253,16 @@ def make_embedding(
         return ClassEmbedding(context.num_classes, size)
     if isinstance(context, Vector):
         return VectorEmbedding(context.size, size)
-    _refuse_dependent(options)
+    _refuse_dependent(options, support)
     shape = (2 * event_shape[0], *event_shape[1:])
     own = make_encoder(shape, size, network, like=event_shape, width=width, depth=depth)
     return MaskEmbedding(own, cast(tuple[int, ...], tuple(event_shape)), size)
 
 
-def _refuse_dependent(options: Any) -> None:
+def _refuse_dependent(options: Any, support: Support) -> None:
     """A part of x can be left out of a sum over elements, and of nothing else."""
     remedy = "the observed part of x would be counted in it"
-    if getattr(options, "likelihood", None) == "product":
+    if isinstance(support, Product) or getattr(options, "likelihood", None) == "product":
         raise refuse("likelihood", "one of single elements for a masked x", "product", remedy)
     if getattr(options, "sigma", None) == "optimal":
         raise refuse("sigma", "learned or fixed for a masked x", "optimal", remedy)

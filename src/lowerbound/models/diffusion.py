@@ -51,6 +51,7 @@ from lowerbound.models.diffusion_options import (
     clean_end,
     fourier_of,
     network_of,
+    refuse_learned,
 )
 from lowerbound.models.ends import End, make_end, mean_square_of
 from lowerbound.models.sampling import Sampling
@@ -64,7 +65,8 @@ from lowerbound.schedules import Schedule, make_schedule
 __all__ = ["Diffusion", "DiffusionOptions"]
 
 DEFAULTS = DiffusionOptions()
-NOTABLE_PRIOR = 0.01  # bits per dimension
+NOTABLE_PRIOR, NOTABLE_BLUR = 0.01, 0.05  # bits per dimension
+LEVELS_TOGETHER = 2**24  # logits at a time: 64 MB in float32
 
 
 class Diffusion(DenoisingModel):
@@ -103,6 +105,8 @@ class Diffusion(DenoisingModel):
         context: Context | None = None,
         embedding: Embedding | None = None,
     ) -> None:
+        if weighting != "bound":
+            refuse_learned(schedule.learns_interior, schedule.learns_ends)
         super().__init__(
             end.event_shape,
             end.support,
@@ -150,7 +154,7 @@ class Diffusion(DenoisingModel):
         if embedding is None:
             fitting = dataclasses.replace(options, context_dim=network.embedding)
             told = options if context is None else fitting
-            embedding = make_embedding(context, event_shape, told)
+            embedding = make_embedding(context, event_shape, support, told)
         rest = chosen(options, "prediction", "weighting", "timesteps", "sampling")
         given: Any = {"context": context, "embedding": embedding}
         model = cls(network, schedule, end, learn_variance=learned, **rest, **given)
@@ -327,13 +331,27 @@ class Diffusion(DenoisingModel):
         kl = self.prior_rate(self.mean_square.sqrt().expand(1, *self.event_shape))
         return float(kl) / (num_elements(self.event_shape) * math.log(2))
 
+    def rows_together(self, most: int) -> int:
+        """See `Model.rows_together`; p(x|z_0) may have to look at all levels of each element."""
+        rows, looked_at = super().rows_together(most), self.end.levels_looked_at
+        return max(1, min(rows, LEVELS_TOGETHER // (num_elements(self.event_shape) * looked_at)))
+
     def warnings(self) -> list[str]:
-        """A noisy end that is not noise."""
-        said = (
-            f"The noisy end, gamma_max = {float(self.schedule.gamma_1):g}, leaves signal: the "
-            f"prior term costs {self.prior_bits:.3f} bits per dimension; raise --gamma-max."
-        )
-        return [said] if self.prior_bits > NOTABLE_PRIOR else []
+        """A noisy end that is not noise, and a clean one that is noisy."""
+        said = []
+        if self.prior_bits > NOTABLE_PRIOR:
+            said.append(
+                f"The noisy end, gamma_max = {float(self.schedule.gamma_1):g}, leaves signal: the "
+                f"prior term costs {self.prior_bits:.3f} bits per dimension; raise --gamma-max."
+            )
+        blur = self.end.blur(self.schedule.gamma_0.detach()) / math.log(2)
+        if blur > NOTABLE_BLUR:
+            said.append(
+                f"The clean end, gamma_min = {float(self.schedule.gamma_0):g}, blurs levels: the "
+                f"reconstruction costs up to {blur:.2f} bits per dimension, which nothing that is "
+                "learned can save; lower --gamma-min."
+            )
+        return said
 
     def notes(self) -> list[str]:
         """What the bound is, and what its end-points cost."""

@@ -15,7 +15,7 @@ from lowerbound.nn import DenoiserKind
 from lowerbound.noising import Prediction
 from lowerbound.schedules import ScheduleName
 
-__all__ = ["DiffusionOptions", "chosen", "clean_end", "fourier_of", "network_of"]
+__all__ = ["DiffusionOptions", "chosen", "clean_end", "fourier_of", "network_of", "refuse_learned"]
 
 GAMMA_OF_REAL = -13.3
 LEVELS_FOR_FOURIER = 8
@@ -30,9 +30,9 @@ class DiffusionOptions(ContextOptions):
     ends of its own), or learned, so that the estimate of the bound varies least."""
     gamma_min: float | None = None
     """Gamma at the clean end; unless said 2 log(1/(3 levels)), a sixth of the step from level to
-    level, or -13.3 for real data."""
+    level, or -13.3 for real data. The table of ddpm begins at -9.2."""
     gamma_max: float | None = None
-    """Gamma at the noisy end; 5 unless said."""
+    """Gamma at the noisy end; 5 unless said. The table of ddpm ends at 10.1."""
     learn_ends: bool = False
     """Learn both ends, by the bound; not of real data, whose bound has no upper limit."""
     timesteps: int | None = None
@@ -93,18 +93,22 @@ class DiffusionOptions(ContextOptions):
                 f"at most {self.timesteps - 1}, the steps of a chain of T = {self.timesteps}"
             )
             raise refuse("sampling_steps", required, self.sampling_steps)
-        if self.weighting == "bound":
-            return
-        remedy = "a weight would move the noise to where it is easy; use --weighting bound"
-        if self.schedule == "learned":
-            raise refuse("schedule", "fixed for a weighting", self.schedule, remedy)
-        if self.learn_ends:
-            raise refuse("learn_ends", "left out for a weighting", True, remedy)
+        if self.weighting != "bound":
+            refuse_learned(self.schedule == "learned", self.learn_ends)
 
     @property
     def sampling(self) -> Sampling:
         """How draws are made."""
         return Sampling(self.sampler, self.sampling_steps)
+
+
+def refuse_learned(learns_interior: bool, learns_ends: bool) -> None:
+    """Refuse to learn noise levels by a weighted loss."""
+    remedy = "a weight would move the noise to where it is easy; use --weighting bound"
+    if learns_interior:
+        raise refuse("schedule", "fixed for a weighting", "learned", remedy)
+    if learns_ends:
+        raise refuse("learn_ends", "left out for a weighting", True, remedy)
 
 
 def chosen(options: DiffusionOptions, *names: str) -> dict[str, Any]:

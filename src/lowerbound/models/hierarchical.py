@@ -114,7 +114,7 @@ class HierarchicalVAE(Hierarchy):
         dims, likelihood = options.latent_dims, make_head(event_shape, support, options)
         sizes: Any = {k: getattr(options, k) for k in ("network", "width", "depth")}
         if embedding is None:
-            embedding = make_embedding(context, event_shape, options, **sizes)
+            embedding = make_embedding(context, event_shape, support, options, **sizes)
         size = 0 if embedding is None else embedding.size
         ends = (2 * dims[0], likelihood.num_outputs, dims[0])
         made = make_networks(event_shape, *ends, **sizes, num_context=size)

@@ -125,7 +125,7 @@ class LadderVAE(Hierarchy):
         """
         likelihood = make_head(event_shape, support, options)
         if embedding is None:
-            embedding = make_embedding(context, event_shape, options)
+            embedding = make_embedding(context, event_shape, support, options)
         num_context = 0 if embedding is None else embedding.size
         network = _network(event_shape, likelihood.num_outputs, options, num_context)
         top = options.top(num_elements(network.shapes[-1]))

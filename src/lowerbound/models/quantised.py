@@ -117,14 +117,14 @@ class VQVAE(LatentModel):
         options = options or VQVAEOptions()
         likelihood = make_head(event_shape, support, options)
         quantiser, grid = make_quantiser(options), places_of(event_shape, options)
-        embedding = embedding or make_embedding(context, event_shape, options)
+        embedding = embedding or make_embedding(context, event_shape, support, options)
         if encoder is None or decoder is None:
             sizes = (likelihood.num_outputs, quantiser.size, grid)
             num_context = 0 if embedding is None else embedding.size
             made = make_code_networks(event_shape, *sizes, options, num_context)
             encoder, decoder = encoder or made[0], decoder or made[1]
         if prior is None:
-            own = make_embedding(context, event_shape, options)
+            own = make_embedding(context, event_shape, support, options)
             prior = make_code_prior(options, quantiser, grid, own)
         parts = (encoder, decoder, quantiser, likelihood, prior, grid)
         told: Any = {"context": context, "embedding": embedding}

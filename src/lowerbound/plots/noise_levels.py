@@ -30,6 +30,7 @@ def noise_levels_figure(
     prior: float,
     num_dims: float,
     num_examples: int | None = None,
+    split: str = "test",
 ) -> Figure:
     """Bits per dimension and unit of γ at each noise level, beside the three terms.
 
@@ -42,6 +43,7 @@ def noise_levels_figure(
         num_dims: Numbers of an example.
         num_examples: How many were looked at; the title then says that a run's table, which may
             look at more of them, has another estimate.
+        split: Which examples they were.
 
     Raises:
         InputError: another number of edges than of bins and one.
@@ -52,7 +54,7 @@ def noise_levels_figure(
     edges, bits, spread = (t.double().numpy() for t in (gammas, rates * scale, errors * scale))
     title = "Where the bits go"
     if num_examples is not None:
-        title += f": on {num_examples:,} test examples, another estimate than the table's"
+        title += f": on {num_examples:,} {split} examples, another estimate than the table's"
     figure = titled_figure(title, 9.2, 3.8)
     left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [3, 1.3]})
     _by_level(left, edges, bits, spread)

@@ -37,7 +37,7 @@ class Meter:
     def reset(self) -> None:
         """Start a new interval."""
         self.started = time.perf_counter()
-        self.steps: list[tuple[Tensor, dict[str, Tensor]]] = []
+        self.steps: list[dict[str, Tensor]] = []
         self.updates: list[Update] = []
 
     def seconds(self) -> float:
@@ -47,16 +47,21 @@ class Meter:
     def add(self, loss: Tensor, bound: Bound, done: Update) -> None:
         """Take in a step; a skipped one counts as skipped and adds nothing else."""
         self.num_terms = 1 + len(bound.rates)
-        named = {**bound.terms(), **bound.penalties}
-        self.steps.append((loss, {name: term.detach() for name, term in named.items()}))
+        named = {"loss": loss, **bound.terms(), **bound.penalties}
+        kept = {name: term.detach() for name, term in named.items()}
+        if loss.is_cuda:  # a graph of kernels writes the next step's to the same places
+            kept = {name: term.clone() for name, term in kept.items()}
+        self.steps.append(kept)
         self.updates.append(done)
 
     def read(self, position: Position) -> dict[str, Any]:
         """Means over the interval, in nats; updates the position's count of skipped steps."""
         usable, finite = (torch.stack(flags) for flags in zip(*self.updates, strict=True))
-        names = ["loss", *self.steps[0][1]]
-        rows = torch.stack([torch.stack([loss, *terms.values()]) for loss, terms in self.steps])
-        means = rows[usable].mean((0, 2))  # nan where every step was skipped
+        names = [*self.steps[-1]]
+        # Where the objective changed within the interval, its terms may have other names before.
+        alike = [i for i, step in enumerate(self.steps) if [*step] == names]
+        rows = torch.stack([torch.stack([*self.steps[i].values()]) for i in alike])
+        means = rows[usable[alike]].mean((0, 2))  # nan where every step was skipped
         values = (self.engine.sum(means) / self.engine.world).tolist()
         first = position.step - len(usable) + 1
         flags = zip(usable.tolist(), finite.tolist(), strict=True)

@@ -29,7 +29,7 @@ from lowerbound.data import Source
 from lowerbound.engine import make_engine
 from lowerbound.errors import refuse
 from lowerbound.evaluation import Judge
-from lowerbound.models import VAE, Hierarchy, Model
+from lowerbound.models import VAE, Hierarchy, Model, VAEOptions
 from lowerbound.models.hierarchy import TopOptions
 from lowerbound.models.options import prior_of
 from lowerbound.models.priors import Prior, PriorName, TopPrior
@@ -108,6 +108,10 @@ def _with_prior(
 ) -> VAE | Hierarchy:
     """A copy of the model whose prior is a new one of this kind."""
     new = copy.deepcopy(model)
+    if isinstance(new, VAE):  # a penalty has shaped the codes, which stay as they are
+        sizes = {**sizes, "penalty": "none", "penalty_weight": VAEOptions.penalty_weight}
+        del new.num_examples
+        new.num_examples = None
     new.options = replace(model.options, prior=kind, **sizes)
     with initialised_by(seed):
         prior = _prior_for(new)
