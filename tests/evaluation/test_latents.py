@@ -11,7 +11,7 @@ from lowerbound.build import MODELS, create_model
 from lowerbound.data import InMemorySplit, Rows, load_data, make_source
 from lowerbound.distributions import DiagonalGaussian, Real
 from lowerbound.evaluation import evaluate, latent_means, mutual_information, num_active_units
-from lowerbound.evaluation.diagnosis import diagnosis
+from lowerbound.evaluation.diagnosis import diagnosis, weighty
 from lowerbound.evaluation.latents import are_active
 from lowerbound.models import JointPosterior
 from tests.oracles import integral
@@ -201,3 +201,16 @@ def test_one_component_is_a_choice_without_a_price_and_no_collapse(blobs):
     model.fit_exactly(blobs)
     result = evaluate(model, blobs, num_samples=2)
     assert (result["active_units"], result["diagnosis"]) == (None, None)
+
+
+def test_one_example_that_decides_the_mean_is_named():
+    bound = torch.randn(1000, generator=torch.Generator().manual_seed(0)).double() - 80
+    assert weighty(bound) == []
+    bound[17] = -1e6
+    (said,) = weighty(bound)
+    rest = torch.cat([bound[:17], bound[18:]])
+    error = float(rest.std()) / math.sqrt(999)
+    assert "number 17 of those judged" in said
+    assert f"moves the mean bound by {float(bound.mean() - rest.mean()):.2f} nats" in said
+    assert f"it is {float(rest.mean()):.2f} ± {error:.2f}" in said
+    assert weighty(bound[:50]) == []

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["diagnosis"]
+__all__ = ["diagnosis", "weighty"]
 
 SMALL_RATE = 0.1  # nats per example
 FEW_DRAWS = 3.0  # effective sample size
 ENOUGH_DRAWN = 50  # below it a small effective sample size says nothing
 LARGE_GAP = 2.0  # nats
 MOSTLY = 0.5
+ENOUGH_EXAMPLES = 100  # below it a single one may weigh what it likes
 
 REMEDY = (
     "train again with a slower start of the rate (--beta-warmup 0.3), with --free-bits 0.1, or "
@@ -30,6 +33,26 @@ def diagnosis(result: Mapping[str, Any], active: Tensor | None) -> str | None:
             be measured by, and then nothing is said of them.
     """
     return _collapse(result, active) or _waste(result, active) or _poor_encoder(result)
+
+
+def weighty(bound: Tensor) -> list[str]:
+    """A sentence where one of many examples moves the mean by more than the error of the rest.
+
+    Args:
+        bound: of each example, (N,), nats.
+    """
+    if len(bound) < ENOUGH_EXAMPLES:
+        return []
+    furthest = int((bound - bound.median()).abs().argmax())
+    rest = torch.cat([bound[:furthest], bound[furthest + 1 :]])
+    mean, error = float(rest.mean()), float(rest.std() / math.sqrt(len(rest)))
+    moved = float(bound.mean()) - mean
+    if abs(moved) <= error:
+        return []
+    return [
+        f"One example, number {furthest:,} of those judged, moves the mean bound by {moved:.2f} "
+        f"nats: of all others it is {mean:.2f} ± {error:.2f}. `lowerbound score` lists each one."
+    ]
 
 
 def _collapse(result: Mapping[str, Any], active: Tensor | None) -> str | None:

@@ -30,7 +30,7 @@ from lowerbound.evaluation.base import (
     num_dims,
     standard_error,
 )
-from lowerbound.evaluation.diagnosis import diagnosis
+from lowerbound.evaluation.diagnosis import diagnosis, weighty
 from lowerbound.evaluation.judge import BATCH, subset
 from lowerbound.evaluation.latents import (
     are_active,
@@ -112,6 +112,8 @@ def evaluate(
     given = [GIVEN] if model.context is not None and model.is_likelihood else []
     result["facts"] = model.facts()
     given += _other_context(model, source)
+    if "bound" in each:
+        given += weighty(each["bound"])
     result["notes"] = [*given, *model.notes(), *source.warnings, *replaced_examples(source)]
     result["seconds"] = time.perf_counter() - started
     if keep is not None and each:
