@@ -144,3 +144,19 @@ def test_tied_weights_are_saved_under_each_of_their_names(digits, tmp_path):
     again = lowerbound.load(run.folder, model=copy.deepcopy(model))
     assert torch.equal(saved["tied.weight"], first.weight)
     assert torch.equal(again.tied.weight, first.weight)
+
+
+def test_a_run_that_is_refused_before_it_saved_anything_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"data": "digits", "model": "vae", "options": {"prior": "flow"}}
+    config = RunConfig(steps=2, free_bits=0.1, **given)
+    for folder in (None, tmp_path / "named"):
+        with pytest.raises(InputError, match="'free_bits' must be 0"):
+            train(config, folder, quiet=True)
+    assert not list(tmp_path.glob("named"))
+    assert not list(tmp_path.glob("runs/*"))
+    (tmp_path / "named").mkdir()
+    (tmp_path / "named" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="'free_bits' must be 0"):
+        train(config, tmp_path / "named", overwrite=True, quiet=True)
+    assert [p.name for p in (tmp_path / "named").iterdir()] == ["mine.txt"]

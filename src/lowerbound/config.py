@@ -210,7 +210,8 @@ class RunConfig(TrainingConfig):
     """One run of ``lowerbound train``: data, model, training."""
 
     data: str = "digits"
-    """digits, mnist:DIR, fashion-mnist:DIR, folder:DIR, x.npz[:key], x.npy or t.csv."""
+    """digits, mnist:DIR, fashion-mnist:DIR, folder:DIR, x.npz[:key], x.npy, t.csv, t.parquet,
+    x.tar or hf:NAME."""
     binarize: Literal["none", "dynamic", "static", "threshold"] = "none"
     """Make pixels binary: drawn anew at every step, drawn once, or cut in the middle."""
     image_size: str | None = None
@@ -239,7 +240,7 @@ class RunConfig(TrainingConfig):
     preset: str | None = None
     """The name under which model and settings were asked for; it changes nothing."""
     options: Mapping[str, Any] | None = None
-    """Options of the model, a dataclass in its file."""
+    """Options of the model; `lowerbound train --model NAME --help` lists them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -180,6 +180,8 @@ def load_json(path: Path | str) -> dict[str, Any]:
 def check_format_version(document: dict[str, Any], path: Path | str) -> None:
     """Refuse a document that a newer version of the library wrote."""
     version = document.get("format_version")
+    if version is None:
+        raise refuse(path, "a whole document, with its format_version", "one without")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise refuse(
             path, f"of format_version {FORMAT_VERSION} or older", version, "upgrade lowerbound"

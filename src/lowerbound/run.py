@@ -33,6 +33,7 @@ from lowerbound.run_folder import (
     new_folder,
     newest_unfinished,
     next_folder,
+    nothing_left,
     rewritten,
     run_config,
 )
@@ -255,6 +256,7 @@ def _carry_out(
     with contextlib.ExitStack() as stack:
         stack.enter_context(engine.connected())
         if engine.is_main:
+            stack.enter_context(nothing_left(folder) if not resuming else contextlib.nullcontext())
             stack.enter_context(RunLock(folder))
             if resuming:
                 sweep(folder)
@@ -354,9 +356,15 @@ def _newest(folder: Path, console: Console) -> Checkpoint | None:
 def _announcement(config: RunConfig, source: Source, model: Model, folder: Path) -> str:
     shape = "×".join(str(n) for n in source.event_shape)
     sizes = f"{len(source.train):,} + {len(source.validation):,} + {len(source.test):,}"
-    chosen = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "options"}
-    said = {k: v for k, v in {**chosen, **dict(config.options or {})}.items() if v is not None}
-    listed = ", ".join(f"{k} {v}" for k, v in said.items())
+    parts: list[tuple[Any, tuple[str, ...]]] = [(config, ("data", "model", "options"))]
+    parts += [] if model.options is None else [(model.options, ())]
+    said = [
+        f"{f.name} {getattr(part, f.name)}"
+        for part, elsewhere in parts
+        for f in fields(part)
+        if f.name not in elsewhere and getattr(part, f.name) not in (f.default, None)
+    ]
+    listed = ", ".join([*said, "all else as usual (config.yaml has it)"])
     return (
         f"{config.model} ({model.num_parameters:,} parameters) on {source.name}: {sizes} examples "
         f"of {shape} {source.support} values\nconfiguration: {listed}\nrun folder: {folder}"

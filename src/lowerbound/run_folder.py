@@ -13,7 +13,7 @@ from lowerbound.build import options_class
 from lowerbound.config import RunConfig, load_config, validated
 from lowerbound.errors import InputError, refuse
 from lowerbound.files import save_text
-from lowerbound.training.checkpoint import RunLock, is_locked
+from lowerbound.training.checkpoint import RunLock, checkpoints_of, is_locked
 from lowerbound.training.tracking import MADE_BY_TRACKERS
 
 __all__ = [
@@ -89,12 +89,34 @@ def new_folder(folder: Path, overwrite: bool) -> Path:
         )
     if inhabitants:
         with RunLock(folder):
-            for name in MADE_BY_US:
-                (folder / name).unlink(missing_ok=True)
-            for name in ("checkpoints", *MADE_BY_TRACKERS):
-                shutil.rmtree(folder / name, ignore_errors=True)
-                (folder / name).unlink(missing_ok=True)
+            _clear(folder)
     return folder
+
+
+@contextlib.contextmanager
+def nothing_left(folder: Path) -> Iterator[None]:
+    """Take a new run folder away again where its run is refused before anything was saved.
+
+    It would be in the way of the next try, and the first that `--resume auto` finds.
+    """
+    try:
+        yield
+    except InputError:
+        if not checkpoints_of(folder):
+            _clear(folder)
+            with contextlib.suppress(OSError):  # something else is in it
+                (folder / "run.lock").unlink(missing_ok=True)
+                folder.rmdir()
+        raise
+
+
+def _clear(folder: Path) -> None:
+    """Remove all that a run makes, and nothing else."""
+    for name in MADE_BY_US:
+        (folder / name).unlink(missing_ok=True)
+    for name in ("checkpoints", *MADE_BY_TRACKERS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).unlink(missing_ok=True)
 
 
 def newest_unfinished(root: Path = Path("runs"), *, skip_locked: bool = True) -> Path:

@@ -63,6 +63,8 @@ def evaluation_table(result: Mapping[str, Any]) -> Rows:
         rows += _quality_rows(result["quality"])
     if result.get("diagnosis"):
         rows.append(("advice", "", result["diagnosis"]))
+    if result.get("context") is not None:
+        rows.append(("given", str(result["context"]), "all nats are of log p(x | that)"))
     return rows
 
 

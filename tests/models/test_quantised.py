@@ -313,3 +313,10 @@ def test_a_compiled_step_gives_the_same_loss_and_the_same_vectors():
         torch._dynamo.reset()
     torch.testing.assert_close(loss, plain)
     torch.testing.assert_close(again.observed["vectors"], bound.observed["vectors"])
+
+
+def test_more_codes_of_fsq_than_a_prior_has_room_for_are_refused():
+    with pytest.raises(
+        InputError, match="'levels' must be of at most 65,536 codes, their product"
+    ):
+        create_model("vqvae", (8,), quantiser="fsq", levels=(1000, 1000))

@@ -83,7 +83,7 @@ def evaluate(flags: EvaluateFlags) -> None:
     if flags.quality:
         _check_quality(flags, model, source)
     if flags.noise_levels and not isinstance(model, Diffusion):
-        raise refuse("noise_levels", f"left out for a '{model.name}'", "given")
+        raise refuse("noise_levels", f"left out for a '{model.name}'", True)
     kept = flags.run / SCORES  # what train keeps, for runs that were judged before it did
     is_own = flags.data is None and flags.split == "test" and flags.samples >= BOUND_SAMPLES
     missing = is_own and not kept.exists() and os.access(flags.run, os.W_OK)

@@ -104,10 +104,20 @@ def sample(flags: SampleFlags) -> None:
     labels = class_labels(model, context)
     if out.suffix == ".csv":
         columns = column_names_of(flags, x.shape[1])
-        save_table(out, *((columns, x) if labels is None else ([*columns, "label"], x, labels)))
+        save_table(
+            out,
+            *((columns, x) if labels is None else ([*columns, _label_column(flags)], x, labels)),
+        )
     else:
         save_arrays(out, x=x, **_beside(model, context, labels))
     print(out)
+
+
+def _label_column(flags: SampleFlags) -> str:
+    """What the classes' column of the run's data is called; label where nobody has named it."""
+    from lowerbound.run_folder import run_config
+
+    return run_config(flags.run).labels or "label"
 
 
 def _levels(flags: SampleFlags, model: Model, out: Path) -> None:

@@ -29,7 +29,8 @@ class TrainFlags(RunConfig):
     """
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = "digits"
-    """digits, mnist:DIR, fashion-mnist:DIR, folder:DIR, x.npz[:key], x.npy or t.csv."""
+    """digits, mnist:DIR, fashion-mnist:DIR, folder:DIR, x.npz[:key], x.npy, t.csv, t.parquet,
+    x.tar or hf:NAME."""
     options: tyro.conf.Suppress[Any] = None
     preset: tyro.conf.Suppress[str | None] = None
     out: Path | None = None

@@ -109,7 +109,7 @@ def _check_latents(model: Model) -> None:
     if not hasattr(model, "prior") or set(model.judging_noise([0])) != {"z"}:
         raise InputError(
             f"a model of kind '{model.name}' has no single continuous latent to anneal; "
-            "use log_likelihood"
+            f"use {'log_likelihood' if model.has_weights else 'its bound'}"
         )
 
 

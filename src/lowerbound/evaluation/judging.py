@@ -50,7 +50,7 @@ LARGEST_FOR_PPCA = 4096
 AIS_ROWS = 100
 GIVEN = (
     "All nats are of log p(x | context), where every example comes with its own for free: they do "
-    "not compare with those of a model of p(x), nor with the baseline's."
+    "not compare with those of a model of p(x)."
 )
 
 
@@ -108,7 +108,9 @@ def evaluate(
         result["diagnosis"] = diagnosis(result, active)
         if ais:
             result["ais"] = _annealed(model, data, ais, ais_chains, num_samples)
-        result["baselines"] = _baselines(model, source, data) if baselines else {}
+        result["baselines"] = (
+            _baselines(model, source, data) if baselines and model.context is None else {}
+        )
     given = [GIVEN] if model.context is not None and model.is_likelihood else []
     result["facts"] = model.facts()
     given += _other_context(model, source)

@@ -27,7 +27,7 @@ from lowerbound.distributions import Support
 from lowerbound.errors import refuse
 from lowerbound.models.context import ContextOptions, make_embedding
 from lowerbound.models.posteriors import Posterior
-from lowerbound.models.priors import ConditionalNormal, CouplingPrior, Prior, PriorName
+from lowerbound.models.priors import ConditionalNormal, CouplingPrior, Prior
 from lowerbound.models.vae import VAE, VAEOptions
 from lowerbound.nn import Embedding
 
@@ -36,14 +36,19 @@ __all__ = ["CVAE", "CVAEOptions"]
 CONDITIONAL = ("conditional", "conditional-flow")
 
 
+ConditionalPriorName = Literal[
+    "normal", "mixture", "flow", "autoregressive", "conditional", "conditional-flow"
+]
+
+
 @dataclass(frozen=True)
 class CVAEOptions(VAEOptions, ContextOptions):
     """Options of the conditional variational autoencoder; the others are those of the VAE."""
 
-    prior: PriorName | Literal["conditional", "conditional-flow"] = "normal"  # type: ignore[assignment]
+    prior: ConditionalPriorName = "normal"  # type: ignore[assignment]
     """N(0, I) for every context; or learned by networks that see the context, a Gaussian
     (conditional) or a flow of couplings (conditional-flow); or learned as for a vae, the same for
-    every context; vamp has none."""
+    every context."""
 
     def __post_init__(self) -> None:
         VAEOptions.__post_init__(self)

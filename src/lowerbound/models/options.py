@@ -46,8 +46,8 @@ class VAEOptions(HeadOptions):
     flow_width: int = 256
     """Hidden units of the networks inside an iaf posterior and a flow or autoregressive prior."""
     kl: Literal["analytic", "sampled"] = "analytic"
-    """KL(q ‖ p) in closed form, or estimated from the same samples, as it is for every prior but
-    normal and for iaf."""
+    """KL(q ‖ p) in closed form, or estimated from the same samples, as it is for iaf and for every
+    prior but normal and conditional."""
     penalty: Literal["none", "total-correlation", "mmd", "dip-i", "dip-ii"] = "none"
     """What training adds to its loss about the codes of a batch, beside the bound: that their
     dimensions are independent, or that all of them together look like N(0, I)."""

@@ -33,6 +33,7 @@ from lowerbound.nn import (
 __all__ = ["VQVAEOptions", "make_code_networks", "make_code_prior", "make_quantiser", "places_of"]
 
 CODEBOOK_SIZE, NUM_CODEBOOKS, LATENT_DIM, LEVELS = 256, 4, 16, (8, 5, 5, 5)
+MOST_CODES = 2**16
 PLACES, HALVINGS, SMALLEST_FOR_GRID = 16, 2, 16
 LONGEST = 4096  # codes of an example that an autoregressive prior takes
 
@@ -88,6 +89,9 @@ class VQVAEOptions(HeadOptions, ContextOptions):
             raise refuse("codebook_size", "at least 2", self.codebook_size)
         if self.levels and min(self.levels) < 2:
             raise refuse("levels", "at least 2 each", tuple(self.levels))
+        if math.prod(self.levels) > MOST_CODES:  # the prior has a logit for each, at every place
+            required = f"of at most {MOST_CODES:,} codes, their product"
+            raise refuse("levels", required, f"{math.prod(self.levels):,}", "use fewer levels")
         if not 0 <= self.commitment < math.inf:
             raise refuse("commitment", "0 or more", self.commitment)
         fits: dict[str, tuple[str, ...]] = {"levels": ("fsq",), "num_codebooks": ("rvq",)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from lowerbound.distributions.support import Binary, Counts, Discrete, Support
+from lowerbound.distributions.support import Binary, Counts, Discrete, Product, Support
 from lowerbound.plots.style import (
     DATA,
     GREY,
@@ -116,20 +116,21 @@ def histograms(
 ) -> Figure:
     """One histogram per column: training data filled, what is drawn, by its name, an outline."""
     ((name, draws),) = drawn.items()
-    exact = support.is_discrete
     names = names_of_columns(column_names, draws.shape[1])
-    unit = "probability per level" if exact else "density"
+    kinds = support.parts if isinstance(support, Product) else [support] * len(names)
+    units = {"probability per level" if kind.is_discrete else "density" for kind in kinds}
+    unit = " or ".join(sorted(units))
     figure, axes = small_multiples(title, names, "value (data units)", unit)
     filled: dict[str, Any] = {"color": DATA, "alpha": 0.45, "label": "training data"}
     line: dict[str, Any] = {"color": MODEL, "lw": 1.6, "label": name[:1].lower() + name[1:]}
     for i, ax in enumerate(axes):
         columns = [x[np.isfinite(x[:, i]), i] for x in (draws, data) if x is not None]
-        edges = _edges(columns, support)
+        edges = _edges(columns, kinds[i])
         columns = [np.clip(x, edges[0], edges[-1]) for x in columns]
         if data is not None:
             ax.hist(columns[1], edges.tolist(), density=True, **filled)
         ax.hist(columns[0], edges.tolist(), density=True, histtype="step", **line)
-        ax.locator_params(axis="x", nbins=4, integer=exact)
+        ax.locator_params(axis="x", nbins=4, integer=kinds[i].is_discrete)
     shared_legend(figure, axes)
     return figure
 

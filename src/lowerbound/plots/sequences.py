@@ -64,7 +64,7 @@ def sequence_figure(
     """
     shapes = [x.shape for x in layers.values()]
     (num, channels, length), rows = shapes[0][-3:], -(-shapes[0][-3] // columns)
-    low, high = _range(reference)
+    low, high = _range([reference, *layers.values()])
     shown = min(channels, MAX_CHANNELS)
     if shown < channels:
         title = f"{title} (the first {shown} of {channels} channels)"
@@ -89,11 +89,11 @@ def sequence_figure(
     return figure, ax
 
 
-def _range(reference: Tensor) -> tuple[float, float]:
-    """What holds all but one in a thousand values on each side; never empty."""
-    values = reference.detach().double().numpy().ravel()
-    values = values[np.isfinite(values)]
-    low, high = np.quantile(values, [0.001, 0.999]) if len(values) else (0.0, 1.0)
+def _range(layers: Sequence[Tensor]) -> tuple[float, float]:
+    """What holds all but one in a thousand values of each layer on each side; never empty."""
+    every = [x.detach().double().numpy().ravel() for x in layers]
+    ends = [np.quantile(v, [0.001, 0.999]) for v in (v[np.isfinite(v)] for v in every) if len(v)]
+    low, high = (min(e[0] for e in ends), max(e[1] for e in ends)) if ends else (0.0, 1.0)
     return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
 
 

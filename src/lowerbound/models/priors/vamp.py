@@ -64,7 +64,7 @@ class VampPrior(Prior):
         if model.context is not None:
             raise refuse(
                 "prior",
-                "normal, mixture, flow, autoregressive or conditional for a model with a context",
+                "one of the others for a model with a context",
                 self.name,
                 "pseudo-inputs have no context of their own",
             )
