@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lowerbound.config import nearest, validated
+from lowerbound.config import DIALS, nearest, validated
 from lowerbound.errors import InputError, printable, refuse
 from lowerbound.files import check_format_version, load_json, save_json
 from lowerbound.presets import PRESETS
@@ -63,6 +63,11 @@ class Entry:
         """Whether the model can be given a context."""
         return self.context != "never"
 
+    def usual(self, objective: str = "elbo", *, elbo_first: bool = False) -> dict[str, Any]:
+        """`training` for an objective: without what weighs rates, where no elbo is climbed."""
+        climbed = {objective, "elbo"} if elbo_first else {objective}
+        return {k: v for k, v in self.training.items() if climbed & {*DIALS.get(k, climbed)}}
+
     def load(self) -> tuple[type[Model], type[Any]]:
         """The class and its options dataclass."""
         module_name, _, class_name = self.path.partition(":")
@@ -112,7 +117,12 @@ MODELS: dict[str, Entry] = {
         "Deep VAEs, 2021",
         nats=-82.83,
         context="optional",
-        training={"batch_size": 256, "learning_rate": 1.5e-3},
+        training={
+            "batch_size": 256,
+            "learning_rate": 1.5e-3,
+            "beta_warmup": 0.15,
+            "kl_balancing": True,
+        },
     ),
     "diffusion": Entry(
         "lowerbound.models.diffusion:Diffusion",

@@ -219,7 +219,10 @@ def train_flags(args: list[str]) -> Any:
         model_entry(name)
     name, values = with_preset(name, values, named_after=named is not None)
     if again is None:
-        values = {**model_entry(name).training, **values}
+        said = {key: value_of(args, f"--{key}") for key in ("objective", "elbo-first")}
+        objective = said["objective"] or str(values.get("objective", "elbo"))
+        turns = bool(said["elbo-first"] or values.get("elbo_first"))
+        values = {**model_entry(name).usual(objective, elbo_first=turns), **values}
     where = config or "the configuration"
     default = before = _train_default(name, values, where)
     if any(value_of(args, f"--{length}") is not None for length in LENGTHS):

@@ -16,6 +16,7 @@ from lowerbound.errors import InputError, printable, refuse
 from lowerbound.files import MAX_TEXT_BYTES
 
 __all__ = [
+    "DIALS",
     "LENGTHS",
     "PLACES",
     "RunConfig",

@@ -121,7 +121,8 @@ def fit(
     given: dict[str, Any] = {"epochs": epochs, "steps": steps, "minutes": minutes, "seed": seed}
     given |= {"objective": objective, **options}
     entry = MODELS.get(model.name)
-    given = {**(entry.training if entry else {}), **given}
+    usual = entry.usual(objective, elbo_first=bool(options.get("elbo_first"))) if entry else {}
+    given = {**usual, **given}
     config = validated(TrainingConfig, given, "the arguments of fit")
     model.check(source.train[slice(0, 256)][0], source.name)
     for climbed, reweighing in config.climbed:

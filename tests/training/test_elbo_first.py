@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lowerbound.build import create_model
+import lowerbound
+from lowerbound.build import MODELS, create_model
+from lowerbound.cli import train_flags
 from lowerbound.config import TrainingConfig
 from lowerbound.errors import InputError
 from lowerbound.objectives import OBJECTIVES
@@ -97,3 +99,15 @@ def test_the_turn_may_come_between_validations_where_the_terms_change_their_name
     rows = [row for row in fit_model(model, digits, config).rows if row["kind"] == "train"]
     assert all(row["bound"] == pytest.approx(row["reconstruction"] - row["kl"]) for row in rows)
     assert "kl_1" not in rows[-1]
+
+
+def test_what_is_usual_of_a_model_weighs_rates_only_where_the_elbo_is_climbed(digits):
+    entry = MODELS["ladder"]
+    assert entry.usual() == dict(entry.training)
+    assert entry.usual("iwae", elbo_first=True) == dict(entry.training)
+    assert set(entry.training) - set(entry.usual("iwae")) == {"beta_warmup", "kl_balancing"}
+    model = create_model("ladder", digits, levels=2, width=16)
+    run = lowerbound.fit(model, digits, objective="iwae", steps=2, quiet=True)
+    assert run.history.steps == 2
+    assert train_flags(["digits", "--model", "ladder"]).kl_balancing
+    assert not train_flags(["digits", "--model", "ladder", "--objective", "stl"]).kl_balancing
