@@ -54,6 +54,7 @@ __all__ = [
     "paths",
     "reconstructions_picture",
     "samples_picture",
+    "walk_note",
 ]
 
 
@@ -116,7 +117,7 @@ def draw_pictures(
     half = min(NUM_PATHS, len(source.test) // 2)
     if model.has_encoder and half:
         frames = paths(model, source, half)
-        figure = plots.interpolations_figure(frames, support, names)
+        figure = plots.interpolations_figure(frames, support, names, note=walk_note(model))
         plots.save_figure(figure, folder / "interpolations.png")
     if _has_plane(model):
         plots.save_figure(_plane_picture(model), folder / "plane.png")
@@ -189,6 +190,11 @@ def denoising_picture(model: DenoisingModel, context: Tensor | None = None) -> A
     """A few draws on their way from noise to data, given contexts (5, …) where there are any."""
     frames, gammas = denoising_path(model, NUM_DENOISED, context=context)
     return plots.denoising_figure(frames, gammas, model.support)
+
+
+def walk_note(model: Model) -> str:
+    """What the title of walks says of a context that cannot be walked through."""
+    return ": the class changes half-way" if isinstance(model.context, Classes) else ""
 
 
 def paths(

@@ -142,7 +142,7 @@ def interpolate(flags: InterpolateFlags) -> None:
     """``lowerbound interpolate``."""
     from lowerbound import plots
     from lowerbound.models import DenoisingModel
-    from lowerbound.pictures import paths
+    from lowerbound.pictures import paths, walk_note
 
     out = output(flags.out, named(flags, "interpolations", ".png"), (".png", ".npz"))
     if flags.steps < 2:
@@ -159,6 +159,8 @@ def interpolate(flags: InterpolateFlags) -> None:
     else:
         said = {"space": "noise", "panel": ODE} if isinstance(model, DenoisingModel) else {}
         names = source.column_names
-        figure = plots.interpolations_figure(frames, model.support, names, **said)
+        figure = plots.interpolations_figure(
+            frames, model.support, names, note=walk_note(model), **said
+        )
         plots.save_figure(figure, out)
     print(out)

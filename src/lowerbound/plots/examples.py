@@ -220,6 +220,7 @@ def interpolations_figure(
     *,
     space: str = "latent space",
     panel: str = "Means of p(x|z) on the way",
+    note: str = "",
 ) -> Figure:
     """Walks through the latent space from one example to another.
 
@@ -229,9 +230,10 @@ def interpolations_figure(
         column_names: One name per column of a table; x₁, x₂, … unless given.
         space: Where the walks go.
         panel: What the frames are.
+        note: Said in the title too.
     """
     (walks, steps), event_shape = frames.shape[:2], frames.shape[2:]
-    title, position = "From one example to another", f"fraction of the way in {space}"
+    title, position = f"From one example to another{note}", f"fraction of the way in {space}"
     if is_sequence(event_shape):
         figure, ax = sequence_figure(title, panel, {panel: frames.flatten(0, 1)}, steps, frames)
         ax.set_xticks([0.5, steps - 0.5], ["0", "1"])
