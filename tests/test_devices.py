@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -115,11 +116,29 @@ def shared_out(table, tmp_path_factory):
 
 
 def test_two_processes_see_the_losses_of_one(alone_and_together):
+    """Means of the steps between the rows that both have; on a busy machine one has more."""
     alone, together = (rows_of(folder, "train") for folder in alone_and_together)
-    assert [row["step"] for row in alone] == [row["step"] for row in together]
+    shared = sorted({row["step"] for row in alone} & {row["step"] for row in together})
+    assert len(shared) >= 10
     for name in ("loss", "bound", "kl"):
-        ours, theirs = ([row[name] for row in rows] for rows in (together, alone))
+        ours, theirs = (means_between(rows, name, shared) for rows in (together, alone))
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def means_between(rows, name, steps) -> list[float]:
+    """Means of a quantity from one of the steps to the next, by rows that are means themselves."""
+    lengths = [b["step"] - a["step"] for a, b in itertools.pairwise([{"step": 0}, *rows])]
+    return [
+        float(np.average(*zip(*part, strict=True)))
+        for start, end in itertools.pairwise([0, *steps])
+        if (
+            part := [
+                (row[name], length)
+                for row, length in zip(rows, lengths, strict=True)
+                if start < row["step"] <= end
+            ]
+        )
+    ]
 
 
 @pytest.mark.nightly
