@@ -127,18 +127,12 @@ def test_two_processes_see_the_losses_of_one(alone_and_together):
 
 def means_between(rows, name, steps) -> list[float]:
     """Means of a quantity from one of the steps to the next, by rows that are means themselves."""
-    lengths = [b["step"] - a["step"] for a, b in itertools.pairwise([{"step": 0}, *rows])]
-    return [
-        float(np.average(*zip(*part, strict=True)))
-        for start, end in itertools.pairwise([0, *steps])
-        if (
-            part := [
-                (row[name], length)
-                for row, length in zip(rows, lengths, strict=True)
-                if start < row["step"] <= end
-            ]
-        )
-    ]
+    sums, before, total = {0: 0.0}, 0, 0.0
+    for row in rows:
+        total += row[name] * (row["step"] - before)
+        before = row["step"]
+        sums[before] = total
+    return [(sums[b] - sums[a]) / (b - a) for a, b in itertools.pairwise([0, *steps])]
 
 
 @pytest.mark.nightly
