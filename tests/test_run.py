@@ -13,9 +13,12 @@ import torch
 import lowerbound
 from lowerbound.build import MODELS, create_model
 from lowerbound.config import RunConfig
+from lowerbound.engine import make_engine
 from lowerbound.errors import InputError
-from lowerbound.run import _judging, next_folder, run_config, train
-from lowerbound.training.logs import shown
+from lowerbound.preparation import model_of, source_of
+from lowerbound.run import _carry_out, _judging, next_folder, run_config, train
+from lowerbound.training.checkpoint import RunLock
+from lowerbound.training.logs import Console, shown
 
 SMALL = {"latent_dim": 2, "width": 16}
 
@@ -160,3 +163,14 @@ def test_a_run_that_is_refused_before_it_saved_anything_leaves_no_folder(tmp_pat
     with pytest.raises(InputError, match="'free_bits' must be 0"):
         train(config, tmp_path / "named", overwrite=True, quiet=True)
     assert [p.name for p in (tmp_path / "named").iterdir()] == ["mine.txt"]
+
+
+def test_a_run_that_finds_its_folder_taken_touches_nothing_in_it(tmp_path):
+    config = RunConfig(steps=2, data="digits", model="vae", options=SMALL)
+    with RunLock(tmp_path):  # another process has begun, and has written nothing yet
+        source = source_of(config)
+        model, engine = model_of(config, source), make_engine("cpu")
+        (tmp_path / "config.yaml").write_text("theirs")
+        with pytest.raises(InputError):
+            _carry_out(config, model, source, tmp_path, Console(quiet=True), engine)
+        assert (tmp_path / "config.yaml").read_text() == "theirs"

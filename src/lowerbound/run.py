@@ -257,11 +257,11 @@ def _carry_out(
     with contextlib.ExitStack() as stack:
         stack.enter_context(engine.connected())
         if engine.is_main:
-            stack.enter_context(nothing_left(folder) if not resuming else contextlib.nullcontext())
             stack.enter_context(RunLock(folder))
             if resuming:
                 sweep(folder)
             else:
+                stack.enter_context(nothing_left(folder))  # ours alone: within the lock
                 save_text(folder / "config.yaml", config.to_yaml())
         engine.barrier()  # nobody reads before the folder is in order
         checkpoint = _newest(folder, console) if resuming else None
