@@ -17,6 +17,7 @@ from lowerbound.engine import make_engine
 from lowerbound.errors import InputError
 from lowerbound.preparation import model_of, source_of
 from lowerbound.run import _carry_out, _judging, next_folder, run_config, train
+from lowerbound.run_folder import new_folder, nothing_left
 from lowerbound.training.checkpoint import RunLock
 from lowerbound.training.logs import Console, shown
 
@@ -163,6 +164,41 @@ def test_a_run_that_is_refused_before_it_saved_anything_leaves_no_folder(tmp_pat
     with pytest.raises(InputError, match="'free_bits' must be 0"):
         train(config, tmp_path / "named", overwrite=True, quiet=True)
     assert [p.name for p in (tmp_path / "named").iterdir()] == ["mine.txt"]
+
+
+def contents(folder):
+    return {
+        p.relative_to(folder): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != "run.lock"
+    }
+
+
+def test_a_run_to_be_replaced_comes_back_where_the_new_one_is_refused(tmp_path):
+    run = tmp_path / "run"
+    old = RunConfig(steps=2, data="digits", model="vae", options=SMALL)
+    train(old, run, quiet=True)
+    before = contents(run)
+    new = RunConfig(
+        steps=2, free_bits=0.1, data="digits", model="vae", options={**SMALL, "prior": "flow"}
+    )
+    with pytest.raises(InputError, match="'free_bits' must be 0"):
+        train(new, run, overwrite=True, quiet=True)
+    assert contents(run) == before
+    train(RunConfig(steps=3, data="digits", model="vae", options=SMALL), run, overwrite=True)
+    assert run_config(run).steps == 3
+    assert not (run / ".replaced").exists()
+
+
+def test_a_run_to_be_replaced_outlives_new_ones_that_are_killed(tmp_path):
+    """Killed before they saved anything: nothing of theirs is kept, and the old run is."""
+    (tmp_path / "config.yaml").write_text("old")
+    for _ in range(2):
+        new_folder(tmp_path, overwrite=True)
+        (tmp_path / "config.yaml").write_text("killed")
+    with pytest.raises(InputError), nothing_left(tmp_path):
+        raise InputError("refused")
+    assert (tmp_path / "config.yaml").read_text() == "old"
 
 
 def test_a_run_that_finds_its_folder_taken_touches_nothing_in_it(tmp_path):

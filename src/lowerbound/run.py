@@ -30,6 +30,7 @@ from lowerbound.report import write_report
 from lowerbound.run_folder import (
     MADE_BY_US,
     config_from,
+    forget_replaced,
     new_folder,
     newest_unfinished,
     next_folder,
@@ -279,6 +280,8 @@ def _carry_out(
             trackers=trackers,
             allow_changed=allow_changed,
         )
+        if engine.is_main:
+            forget_replaced(folder)
         for replaced in replaced_examples(source):
             console.say(f"warning: {replaced}")
         trained = Run(model, history, folder=folder)

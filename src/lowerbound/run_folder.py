@@ -1,4 +1,8 @@
-"""The folder of a run: found, made empty, and the configuration that it holds."""
+"""The folder of a run: found, made empty, and the configuration that it holds.
+
+A run that is to be replaced is put aside, into ``.replaced`` in its folder, until the new one is
+trained: where that one ends before anything was saved, the old one comes back.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,13 @@ from lowerbound.training.tracking import MADE_BY_TRACKERS
 
 __all__ = [
     "MADE_BY_US",
+    "check_folder",
     "config_from",
+    "forget_replaced",
     "new_folder",
     "newest_unfinished",
     "next_folder",
+    "nothing_left",
     "rewritten",
     "run_config",
 ]
@@ -32,6 +39,7 @@ MADE_BY_US = (
     "comparison.png decomposition.png codes.png levels.png noise-levels.png denoising.png "
     "scores.safetensors scores.csv latents.npz decoded.npz"
 ).split()
+REPLACED = ".replaced"
 
 
 def run_config(folder: Path) -> RunConfig:
@@ -72,37 +80,55 @@ def next_folder(config: RunConfig) -> Path:
     return folder
 
 
-def new_folder(folder: Path, overwrite: bool) -> Path:
-    """A run folder that is empty, emptied of an earlier run, or refused.
-
-    Only files that a run makes are removed: a folder with anything else in it keeps the rest.
-    """
+def check_folder(folder: Path, overwrite: bool) -> bool:
+    """Refuse a folder that a new run cannot have; whether there is something in it to replace."""
     if folder.exists() and not folder.is_dir():
         raise refuse("out", "a folder", folder)
-    inhabitants = [p for p in folder.iterdir() if p.name != "run.lock"] if folder.exists() else []
-    if inhabitants and not overwrite:
+    apart = ("run.lock", REPLACED)
+    is_inhabited = folder.exists() and any(p.name not in apart for p in folder.iterdir())
+    if is_inhabited and not overwrite:
         raise refuse(
             "out",
             "an empty or new folder",
             folder,
             "choose another, continue it with --resume, or replace it with --overwrite",
         )
-    if inhabitants:
+    return is_inhabited
+
+
+def new_folder(folder: Path, overwrite: bool) -> Path:
+    """A run folder that is empty, emptied of an earlier run, or refused.
+
+    Only files that a run makes are put aside: a folder with anything else in it keeps the rest.
+    """
+    if check_folder(folder, overwrite):
         with RunLock(folder):
-            _clear(folder)
+            if (
+                folder / REPLACED
+            ).exists():  # what is here now was killed before it saved anything
+                _clear(folder)
+            else:
+                _move(folder, folder / REPLACED)
     return folder
 
 
 @contextlib.contextmanager
 def nothing_left(folder: Path) -> Iterator[None]:
-    """Take a new run folder away again where its run is refused before anything was saved.
+    """Where a new run ends before anything was saved, have the folder as it was before.
 
-    It would be in the way of the next try, and the first that `--resume auto` finds.
+    What a refused run leaves would be in the way of the next try, and the first that
+    ``--resume auto`` finds; what it was to replace is worth more than a run with nothing saved.
     """
     try:
         yield
-    except InputError:
-        if not checkpoints_of(folder):
+    except BaseException as error:
+        if checkpoints_of(folder):
+            forget_replaced(folder)
+        elif (folder / REPLACED).exists():
+            _clear(folder)
+            _move(folder / REPLACED, folder)
+            forget_replaced(folder)
+        elif isinstance(error, InputError):
             _clear(folder)
             with contextlib.suppress(OSError):  # something else is in it
                 (folder / "run.lock").unlink(missing_ok=True)
@@ -110,13 +136,32 @@ def nothing_left(folder: Path) -> Iterator[None]:
         raise
 
 
+def forget_replaced(folder: Path) -> None:
+    """Remove the run that was put aside for the one in ``folder``, which is trained now."""
+    shutil.rmtree(folder / REPLACED, ignore_errors=True)
+
+
+def _made(folder: Path) -> Iterator[Path]:
+    """All that a run has made in its folder."""
+    for name in (*MADE_BY_US, "checkpoints", *MADE_BY_TRACKERS):
+        if (folder / name).exists():
+            yield folder / name
+
+
+def _move(here: Path, there: Path) -> None:
+    """Rename all that a run made from one folder into another of the same disk."""
+    for path in list(_made(here)):
+        there.mkdir(exist_ok=True)
+        path.rename(there / path.name)
+
+
 def _clear(folder: Path) -> None:
     """Remove all that a run makes, and nothing else."""
-    for name in MADE_BY_US:
-        (folder / name).unlink(missing_ok=True)
-    for name in ("checkpoints", *MADE_BY_TRACKERS):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / name).unlink(missing_ok=True)
+    for path in list(_made(folder)):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def newest_unfinished(root: Path = Path("runs"), *, skip_locked: bool = True) -> Path:

@@ -165,6 +165,14 @@ def test_the_command_makes_a_run_that_the_others_use(tmp_path, capsys):
     assert call("evaluate", out, "--samples", 5) == 0
     assert call("sample", out, "--num", 4, "--out", tmp_path / "x.npz") == 0
     assert "empty or new folder" in refused(capsys, "refit", run, *flags, "--out", out)
+    kept = (out / "evaluation.json").read_bytes()
+    again = ("refit", run, "--out", out, "--overwrite", "--quiet")
+    assert "at least 1" in refused(capsys, *again, "--prior-layers", 0)
+    assert (out / "evaluation.json").read_bytes() == kept  # refused: what was there still is
+    in_place = ("refit", run, *flags, "--out", run, "--overwrite", "--quiet")
+    assert call(*in_place) == 0
+    assert json.loads((run / "config.json").read_text())["options"]["prior"] == "flow"
+    assert not (run / ".replaced").exists()
     assert "'prior_layers' must be at least 1" in refused(
         capsys, "refit", run, "--prior-layers", 0, "--out", tmp_path / "three"
     )

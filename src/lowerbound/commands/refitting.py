@@ -11,6 +11,7 @@ from lowerbound.commands.shared import OfRun, data_of, model_of
 from lowerbound.tables import evaluation_table, print_table
 
 if TYPE_CHECKING:
+    from lowerbound.config import RunConfig
     from lowerbound.data import Source
     from lowerbound.training.refit import PriorFit
 
@@ -56,12 +57,12 @@ class RefitFlags(OfRun):
 
 def refit(flags: RefitFlags) -> None:
     """``lowerbound refit``."""
-    from lowerbound.run import new_folder
+    from lowerbound.run_folder import check_folder, new_folder, run_config
     from lowerbound.training.refit import fit_prior
 
     out = flags.out or flags.run.with_name(f"{flags.run.resolve().name}-{flags.prior}")
-    model, source = model_of(flags), data_of(flags, None)
-    new_folder(out, flags.overwrite)
+    model, source, config = model_of(flags), data_of(flags, None), run_config(flags.run)
+    check_folder(out, flags.overwrite)
     same = "prior_components prior_layers flow_width epochs steps minutes batch_size"
     names = f"{same} learning_rate seed device".split()
     options = {name: getattr(flags, name) for name in names}
@@ -70,14 +71,15 @@ def refit(flags: RefitFlags) -> None:
     if not fitted.is_better:
         print(f"the old prior is kept, and nothing written: validation bound {found}")
         return
-    result = _write(flags, fitted, source, out, found)
+    new_folder(out, flags.overwrite)
+    result = _write(config, fitted, source, out, f"to the codes of {flags.run}: {found}")
     if not flags.quiet:
         print_table(evaluation_table(result))
         print(f"\nvalidation   {found}\nrun folder   {out}\nreport       {out}/report.html")
 
 
 def _write(
-    flags: RefitFlags, fitted: PriorFit, source: Source, out: Path, found: str
+    config: RunConfig, fitted: PriorFit, source: Source, out: Path, found: str
 ) -> dict[str, Any]:
     """The folder of the new run; what it is judged to be."""
     from lowerbound.build import save_model
@@ -85,12 +87,13 @@ def _write(
     from lowerbound.files import save_json, save_text
     from lowerbound.pictures import draw_pictures
     from lowerbound.report import write_report
-    from lowerbound.run import MAX_JUDGED_ROWS, TRAIN_NUM_SAMPLES, run_config
+    from lowerbound.run import MAX_JUDGED_ROWS, TRAIN_NUM_SAMPLES
+    from lowerbound.run_folder import forget_replaced, nothing_left
     from lowerbound.training.checkpoint import RunLock
 
-    config, model = run_config(flags.run), fitted.model
+    model = fitted.model
     config = dataclasses.replace(config, options=dataclasses.asdict(model.options))
-    with RunLock(out):
+    with RunLock(out), nothing_left(out):
         save_text(out / "config.yaml", config.to_yaml())
         save_model(out, model)
         result = evaluate(
@@ -100,9 +103,9 @@ def _write(
             max_rows=MAX_JUDGED_ROWS,
             keep=out / "scores.safetensors",
         )
-        said = f"The prior was fitted afterwards, to the codes of {flags.run}: {found}."
-        result["notes"] = [*result["notes"], said]
+        result["notes"] = [*result["notes"], f"The prior was fitted afterwards, {found}."]
         save_json(out / "evaluation.json", result)
         draw_pictures(model, source, out, [], method=config.latents)
         write_report(out)
+        forget_replaced(out)
     return result
