@@ -19,6 +19,10 @@ from tests.commands.calling import TRAIN, call, refused
         (["trian"], "there is no command 'trian'; did you mean 'train'?"),
         (["train", "--latent-dims", "3"], "'--latent-dims'; did you mean '--latent-dim'?"),
         (["train", "--steps", "abc"], "'steps' must be a whole number, got abc"),
+        (
+            ["train", "--model", "diffusion", "--widths", "1,2"],
+            "'widths' must be whole numbers, with spaces between them, got 1,2",
+        ),
         (["train", "--latent-dim", "0"], "error: 'latent_dim' must be at least 1, got 0"),
         (["train", "--steps", "0"], "'steps' must be above 0, got 0"),
         (["train", "--model", "vea"], "'model' must be one of vae,"),

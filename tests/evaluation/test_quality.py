@@ -108,6 +108,7 @@ def test_by_default_a_classifier_is_trained(digits, monkeypatch):
     assert result["features"] == "lenet"
     assert 0 < result["accuracy"] <= 1
     assert result["floor"]["split"] == "test"
+    assert result["floor"]["num_samples"] == len(samples)  # a distance falls with their number
     assert json.loads(json.dumps(result)) == result
     assert sample_quality(samples, digits, split="validation") == result
     assert sample_quality(samples, digits, split="validation", classifier_seed=1) != result
@@ -168,5 +169,5 @@ def test_the_table_names_the_features_and_shows_the_floor(digits, classifier):
     value, what = found["FD-lenet"]
     assert float(value) == pytest.approx(quality["fd"], rel=1e-3)
     assert what.startswith("40 samples, seed 3, against 179 test examples; ")
-    assert f"{quality['floor']['fd']:.4g} of real ones (179 validation)" in what
+    assert f"{quality['floor']['fd']:.4g} of real ones (40 validation)" in what
     assert {"KD-lenet", "precision-lenet", "recall-lenet"} < set(found)

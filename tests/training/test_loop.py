@@ -15,6 +15,7 @@ from lowerbound.data import Rows, load_data, make_source
 from lowerbound.distributions import Real
 from lowerbound.engine import Engine
 from lowerbound.errors import InputError
+from lowerbound.evaluation import Judge
 from lowerbound.models import concatenate_noise
 from lowerbound.training import fit_model
 from lowerbound.training.loop import training_noise
@@ -59,6 +60,17 @@ def test_training_raises_the_bound_and_ends_with_the_best_average(digits):
     noise = model.judging_noise(range(len(digits.validation)))
     bound = model.bound(digits.validation.x, noise=noise).value.mean()
     assert float(bound.detach()) == pytest.approx(max(values), abs=1e-3)
+
+
+def test_fewer_rows_are_judged_on_the_way_where_each_draw_is_a_pass_of_the_network(
+    digits, monkeypatch
+):
+    monkeypatch.setattr("lowerbound.training.loop.MAX_STRATIFIED_ROWS", 7)
+    for name, rows in (("diffusion", 7), ("vae", len(digits.validation))):
+        model = create_model(name, digits, width=8, network="mlp")
+        history = fit_model(model, digits, TrainingConfig(steps=1, validations=1))
+        judged = Judge(digits.validation, Engine(torch.device("cpu")), rows)(model)
+        assert history.rows[-1]["bound"] == pytest.approx(judged["bound"], rel=1e-6)
 
 
 def test_every_row_of_the_log_is_a_bound_and_its_terms(digits):

@@ -11,6 +11,7 @@ import dataclasses
 import io
 import itertools
 import re
+import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,23 +96,35 @@ def _plain_types() -> Any:
 
     @registry.primitive_rule
     def several(info: Any) -> Any:
-        kind, *more = typing.get_args(info.type) or (None,)
-        choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
-        if typing.get_origin(info.type) is not tuple or more != [...]:
+        parts = [part for part in _parts(info.type) if part is not type(None)]
+        if len(parts) != 1 or typing.get_origin(parts[0]) is not tuple:
             return None
-        if kind not in (str, Path) and not choices:
+        kind, *more = typing.get_args(parts[0])
+        choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+        if more != [...]:
+            return None
+        if kind not in (str, int, float, Path) and not choices:
             return None
         kind, one = (str, "|".join(choices)) if choices else (kind, kind.__name__.upper())
+        is_optional = len(_parts(info.type)) > 1
         return spec(
             nargs="*",
             metavar=f"{one} …",
             choices=choices or None,
-            instance_from_str=lambda words: tuple(kind(word) for word in words),
-            is_instance=lambda value: isinstance(value, tuple),
-            str_from_instance=lambda values: [str(value) for value in values] or UNSAID,
+            instance_from_str=lambda words: (
+                None if is_optional and words == ["None"] else tuple(kind(word) for word in words)
+            ),
+            is_instance=lambda value: isinstance(value, tuple) or (is_optional and value is None),
+            str_from_instance=lambda values: [str(value) for value in values or ()] or UNSAID,
         )
 
     return registry
+
+
+def _parts(kind: Any) -> tuple[Any, ...]:
+    """The members of a union; of any other type itself."""
+    is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    return typing.get_args(kind) if is_union else (kind,)
 
 
 def _stray(word: str, name: str, flags: Any, types: dict[str, Any]) -> InputError:
@@ -176,6 +189,9 @@ def _described(kind: Any) -> str:
     """A type as a person says it."""
     if typing.get_origin(kind) is Literal:
         return " or ".join(str(choice) for choice in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        each = _described(typing.get_args(kind)[0])
+        return f"{each.removeprefix('a ')}s, with spaces between them"
     parts = [_described(p) for p in typing.get_args(kind) if p is not type(None)]
     words = {int: "a whole number", float: "a number", str: "a text", Path: "a path"}
     return " or ".join(parts) if parts else words.get(kind, str(kind))

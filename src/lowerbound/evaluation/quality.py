@@ -68,7 +68,7 @@ def sample_quality(
         ``features``; ``accuracy`` of the classifier on the split, else None; ``num_samples``,
         ``split``, ``num_real``, ``classifier_seed``, ``neighbours``; ``fd``, ``kd``,
         ``precision`` and ``recall``, see `lowerbound.evaluation.distances`; under ``floor`` the
-        same of real examples.
+        same of as many real examples, where there are.
 
     Raises:
         InputError: data without labels, samples of another shape, or too few of either.
@@ -87,7 +87,7 @@ def sample_quality(
         features = classifier = train_classifier(source, seed=classifier_seed, device=device)
         name, accuracy = classifier.name, classifier.accuracy(source.split(split))
     real = _features_of(source.split(split), features)
-    other = subset(source.split(_other(split)), MAX_ROWS)
+    other = subset(source.split(_other(split)), min(MAX_ROWS, len(samples)))  # as biased
     floor: dict[str, Any] | None = None
     if len(other) > NEIGHBOURS:
         floor = {"split": _other(split), "num_samples": len(other)}
