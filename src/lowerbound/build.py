@@ -120,7 +120,7 @@ MODELS: dict[str, Entry] = {
         training={
             "batch_size": 256,
             "learning_rate": 1.5e-3,
-            "beta_warmup": 0.15,
+            "beta_warmup": 0.05,
             "kl_balancing": True,
         },
     ),
