@@ -212,6 +212,12 @@ def test_samples_of_a_small_event_do_not_pile_up_in_wide_layers():
     assert base.decoded_at_once(model) * 512 <= base.NUMBERS_AT_ONCE["cpu"]
 
 
+def test_feature_maps_are_judged_in_smaller_blocks_than_rows_of_numbers():
+    dense, maps = (create_model("vae", (1, 28, 28), network=kind) for kind in ("mlp", "conv"))
+    assert base.decoded_at_once(maps) * 5 <= base.decoded_at_once(dense)
+    assert base.decoded_at_once(maps, 1) == base.decoded_at_once(dense, 1)  # of latents alone
+
+
 @pytest.mark.nightly
 def test_a_hundred_thousand_samples_need_less_than_a_gigabyte():
     import subprocess

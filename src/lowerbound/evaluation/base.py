@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lowerbound._shapes import num_elements
 from lowerbound.data import InMemorySplit, Mask, Split
@@ -41,6 +41,10 @@ __all__ = [
 NUMBERS_AT_ONCE = {"cpu": 2**20}  # 4 MB in float32: large products, still near the cache
 NUMBERS_ON_ACCELERATOR = 2**24
 SMALLEST_FOOTPRINT = 512  # numbers per sample that the hidden layers hold at least
+# Feature maps hold several times the numbers of the image: at 28×28 a ladder of convolutions
+# judges 1.5 times as many samples per second in blocks of 170 to 330 as in blocks of 1,300.
+CONVOLUTIONS_HOLD = 5
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ROWS_AT_ONCE = 500
 HALF = (torch.float16, torch.bfloat16)
 
@@ -219,7 +223,10 @@ def decoded_at_once(model: Model, footprint: int = SMALLEST_FOOTPRINT) -> int:
         footprint: numbers that one of them holds at least; 1 where nothing is decoded.
     """
     numbers = NUMBERS_AT_ONCE.get(model.calibrated.device.type, NUMBERS_ON_ACCELERATOR)
-    return max(1, numbers // max(num_elements(model.event_shape), footprint))
+    size = num_elements(model.event_shape)
+    if footprint > 1 and any(isinstance(part, CONVOLUTIONS) for part in model.modules()):
+        size *= CONVOLUTIONS_HOLD
+    return max(1, numbers // max(size, footprint))
 
 
 def standard_error(values: Tensor) -> float | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowerbound._shapes import num_elements
+from lowerbound.nn.doubling import doubled
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
@@ -116,5 +117,5 @@ class ConvDecoder(nn.Module):
         for step, block, (size, _) in zip(
             self.steps, self.blocks[1:], self.stages[1:], strict=True
         ):
-            x = block(step(F.interpolate(x, size=size, mode="nearest")))
+            x = block(step(doubled(x, size)))
         return self.last(F.silu(x))

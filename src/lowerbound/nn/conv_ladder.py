@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from lowerbound._shapes import shown_shape
 from lowerbound.errors import refuse
+from lowerbound.nn.doubling import doubled
 from lowerbound.nn.ladder import Ladder, Rung
 
 __all__ = ["ConvLadder", "image_sizes", "spread", "usual_patch"]
@@ -109,7 +110,7 @@ class ConvLadder(Ladder):
         """See `Ladder.descend`; h grows to the size of the rung below."""
         h = self.grow[rung - 1](self.rungs[rung - 1].below(h, z))
         size = self.below[rung - 1]
-        return h if tuple(h.shape[2:]) == size else F.interpolate(h, size=size, mode="nearest")
+        return h if tuple(h.shape[2:]) == size else doubled(h, size)
 
     def output(self, h: Tensor) -> Tensor:
         """See `Ladder.output`."""

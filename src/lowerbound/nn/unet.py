@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowerbound.nn.attention import attend
+from lowerbound.nn.doubling import doubled
 
 __all__ = ["UNet", "sinusoids"]
 
@@ -189,5 +190,5 @@ class UNet(nn.Module):
         for i, stage in enumerate(self.up):
             h = stage.up(h, seen, known)  # type: ignore[operator]
             if i < len(self.doubling):
-                h = self.doubling[i](F.interpolate(h, size=seen[-1].shape[-2:], mode="nearest"))
+                h = self.doubling[i](doubled(h, seen[-1].shape[-2:]))
         return self.last(F.silu(self.norm(h)))
