@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from lowerbound.cli import run_command_line
 from lowerbound.data import Rows, make_source
 from lowerbound.distributions import Binary
 from lowerbound.evaluation import evaluate
+from tests import new_model
 from tests.models import test_contract as contract
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +37,7 @@ def blocks(language: str) -> list[str]:
 def line(monkeypatch):
     """The table with the line of CONTRIBUTING.md, which names the file beside this one."""
     (code,) = [block for block in blocks("python") if "Entry(" in block]
+    monkeypatch.setitem(sys.modules, "lowerbound.models.independent", new_model)
     entries = eval(f"{{{code}}}", {"Entry": Entry})
     assert len(entries) == 1
     for name, entry in entries.items():

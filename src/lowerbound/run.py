@@ -168,8 +168,6 @@ def train(
     for warning in source.warnings:
         console.say(f"warning: {warning}")
     model = model_of(config, source)
-    for warning in model.warnings():
-        console.say(f"warning: {warning}")
     for climbed, reweighing in config.climbed:
         model.check_objective(climbed, reweighing)
     config = replace(resolved(config, source, model), options=asdict(model.options))

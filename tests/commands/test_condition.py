@@ -142,6 +142,10 @@ def test_the_conditions_of_a_run_are_those_of_data_and_two_more():
             "'levels' must be at most 12 on 8×8 images, got 40; use fewer",
         ),
         (
+            ["digits", "--model", "ladder", "--levels", "9"],
+            "'levels' must be at most 8 for data of shape 1×8×8, got 9; use fewer",
+        ),
+        (
             ["digits", "--model", "vqvae", "--codebook-size", "1000000"],
             "'codebook_size' must be at most the",
         ),

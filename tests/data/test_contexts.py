@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
 
 from lowerbound.build import create_model
-from lowerbound.data import Classes, Mask, Vector, context_from, load_data
+from lowerbound.data import Classes, Mask, Rows, Vector, context_from, load_data, make_source
 from lowerbound.data.masked import masked_rows
+from lowerbound.distributions import Real
 from lowerbound.errors import InputError
 from lowerbound.training.tracking import few_pictures
 
@@ -41,6 +43,7 @@ def test_what_says_nothing_is_itself_a_context(kind):
         (Classes(3), torch.zeros(2), "class indices, one integer per example"),
         (Vector(3), torch.zeros(2, 4), "3 numbers per example, got 4"),
         (Vector(3), torch.zeros(2), "3 numbers per example, got one number"),
+        (Vector(1), torch.tensor([[0.0], [-math.inf]]), "finite numbers, got infinite ones"),
         (Mask(), torch.zeros(2, *SHAPE), "its mask, 2×1×4×4, got 1×4×4"),
         (Mask(), torch.full((2, 2, *SHAPE), 0.5), "a mask of zeros and ones, got values from 0.5"),
     ],
@@ -85,3 +88,28 @@ def test_the_quadrants_are_those_that_completion_is_published_for(size):
         observed, mask = masked_rows(x, Mask(number)).unbind(1)
         assert torch.equal(mask, expected.expand_as(mask))
         assert torch.equal(observed, mask)
+
+
+def test_rows_with_vectors_beside_them_are_a_source_with_that_context():
+    x, beside = torch.zeros(20, 2), torch.arange(60.0).reshape(20, 3)
+    source = make_source(Rows(x=x, support=Real(), name="x", labels=beside))
+    assert source.context == Vector(3)
+    given = [source.split(part)[slice(None)][1] for part in ("train", "validation", "test")]
+    assert torch.equal(torch.cat(given).sort(0).values, beside)
+    for bad in (beside[:, 0], torch.full((20, 1), math.nan)):
+        with pytest.raises(InputError, match="'labels' must be integers"):
+            make_source(Rows(x=x, support=Real(), name="x", labels=bad))
+
+
+def test_numbers_that_are_not_known_are_for_models_that_were_trained_without_some():
+    source = make_source(
+        Rows(x=torch.zeros(20, 2), support=Real(), name="x", labels=torch.ones(20, 1))
+    )
+    given = torch.full((3, 1), math.nan)
+    for dropout in (0.0, 0.1):
+        model = create_model("cvae", source, latent_dim=2, width=8, label_dropout=dropout)
+        if dropout:
+            assert model.bound(torch.zeros(3, 2), given).value.isfinite().all()
+            continue
+        with pytest.raises(InputError, match="'context' must be 1 numbers, got NaN"):
+            model.bound(torch.zeros(3, 2), given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from typing import get_args, get_type_hints
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import lowerbound
 from lowerbound.build import MODELS, create_model, load_model, model_entry, save_model
+from lowerbound.config import TrainingConfig
 from lowerbound.data import Classes, Source
 from lowerbound.distributions import Binary, Discrete, Real
 from lowerbound.errors import InputError
@@ -18,6 +20,8 @@ from lowerbound.evaluation.judging import scores
 from lowerbound.models import VAEOptions
 from lowerbound.presets import PRESETS
 from lowerbound.run import fit
+from lowerbound.training import fit_model
+from lowerbound.training.checkpoint import checkpoints_of, load_newest
 
 SMALL = {
     "vae": {
@@ -70,8 +74,9 @@ OWN = {"fsq-vae": {"latent_dim": None, "codebook_size": None}}
 CASES |= {
     name: (preset.model, {**preset.options, **OWN.get(name, {})})
     for name, preset in PRESETS.items()
-    if preset.options and (preset.model, preset.options) not in CASES.values()
+    if preset.training or (preset.model, preset.options) not in CASES.values()
 }
+TRAINING = {name: preset.training for name, preset in PRESETS.items()}
 CASES |= {
     "cvae-prior-conditional": ("cvae", {"prior": "conditional"}),
     "cvae-prior-conditional-flow": ("cvae", {"prior": "conditional-flow", "flow_width": 16}),
@@ -99,7 +104,7 @@ def trained(request, digits):
     """Every model, trained a little on digits."""
     name, options = CASES[request.param]
     model = small(name, digits, **options)
-    fit(model, digits, steps=30, validations=3, quiet=True)
+    fit(model, digits, steps=30, validations=3, quiet=True, **TRAINING.get(request.param, {}))
     return model
 
 
@@ -318,6 +323,24 @@ def test_evaluation_has_the_promised_keys_and_its_terms_add_up(likelihood, digit
     else:
         assert result["gap"] is result["log_likelihood"] is None
     assert result["num_examples"] == 50
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_training_that_is_continued_ends_with_the_same_bits(case, digits, tmp_path):
+    name, options = CASES[case]
+    training = {"steps": 6, "batch_size": 100, "validations": 3, "precision": "float32"}
+    config = TrainingConfig(**training, **TRAINING.get(case, {}))
+    whole, again = (small(name, digits, **options) for _ in range(2))
+    fit_model(whole, digits, config, folder=tmp_path)
+    checkpoints = checkpoints_of(tmp_path)
+    if not checkpoints:
+        pytest.skip("fitted in closed form")
+    shutil.rmtree(checkpoints[0])  # the last of three: it is made again
+    fit_model(again, digits, config, folder=tmp_path, checkpoint=load_newest(tmp_path)[0])
+    assert checkpoints_of(tmp_path)[0].name == checkpoints[0].name
+    ends = whole.state_dict(), again.state_dict()
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 
 
 @pytest.mark.parametrize("case", CASES)

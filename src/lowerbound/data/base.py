@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from lowerbound._random import generator_for, permutation
-from lowerbound.data.contexts import Classes, Context
+from lowerbound._shapes import shown_shape
+from lowerbound.data.contexts import Classes, Context, Vector
 from lowerbound.distributions.support import Binary, Discrete, Support
 from lowerbound.errors import refuse
 
@@ -153,7 +154,7 @@ class Rows:
     Args:
         x: examples (N, *event) as they came.
         support: what values an element can take.
-        labels: class indices (N,), or None.
+        labels: class indices (N,), vectors of floats (N, E), or None.
         class_names: a name per class, where the source has names.
         num_test: how many of the last rows are the standard test set; 0 where there is none.
         num_validation: how many of the others are set aside; None for a tenth of all rows.
@@ -295,6 +296,18 @@ def split_rows(
     return train.sort().values, validation.sort().values, test.sort().values
 
 
+def _context_of(rows: Rows) -> Context | None:
+    """What the labels of ``rows`` are to a conditional model."""
+    if rows.labels is None:
+        return None
+    if not rows.labels.is_floating_point():
+        return Classes(len(rows.class_names) or int(rows.labels.max()) + 1, rows.class_names)
+    if rows.labels.ndim != 2 or not rows.labels.isfinite().all():
+        required = "integers (N,), or finite vectors (N, E)"
+        raise refuse("labels", required, f"{rows.labels.dtype}, {shown_shape(rows.labels.shape)}")
+    return Vector(rows.labels.shape[1])
+
+
 def make_source(rows: Rows, *, how_binarize: str = "none", seed: int = 0) -> Source:
     """Split rows into train, validation and test, by ``seed`` alone.
 
@@ -322,14 +335,13 @@ def make_source(rows: Rows, *, how_binarize: str = "none", seed: int = 0) -> Sou
             top,
         )
 
-    num_classes = 0 if rows.labels is None else len(rows.class_names) or int(rows.labels.max()) + 1
     return Source(
         train=part(train, keep_intensities=True),
         validation=part(validation),
         test=part(test),
         event_shape=tuple(rows.x.shape[1:]),
         support=rows.support,
-        context=Classes(num_classes, rows.class_names) if num_classes else None,
+        context=_context_of(rows),
         name=rows.name,
         column_names=rows.column_names,
         warnings=rows.warnings,

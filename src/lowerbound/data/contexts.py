@@ -179,11 +179,16 @@ class Vector(Context):
     def check(
         self, context: Tensor, event_shape: Sequence[int], *, may_be_unknown: bool = True
     ) -> None:
-        """Refuse what is not (B, size)."""
+        """Refuse what is not (B, size), or not finite; NaN only where it may be unknown."""
         if context.ndim != 2 or context.shape[1] != self.size:
             given = shown_shape(context.shape[1:]) or "one number"
             remedy = "give those that the model was made for, in the same order"
             raise refuse("context", f"{self.size} numbers per example", given, remedy)
+        if context.isinf().any():
+            raise refuse("context", "finite numbers", "infinite ones", "leave such examples out")
+        if not may_be_unknown and context.isnan().any():
+            remedy = "leave such examples out, or train with label_dropout=0.1"
+            raise refuse("context", f"{self.size} numbers", "NaN, which is not known", remedy)
 
     @property
     def nothing(self) -> float:

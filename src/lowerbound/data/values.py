@@ -323,9 +323,8 @@ def class_indices(labels: Array, num_rows: int, name: str) -> tuple[torch.Tensor
             f"({shown_shape(labels.shape)}) for {num_rows} examples"
         )
     if labels.dtype.kind not in "biuU":
-        raise refuse(
-            "labels", "integers or strings", f"dtype {labels.dtype}", "convert them first"
-        )
+        remedy = "convert them first, or give vectors to a model from Python (docs/models/cvae.md)"
+        raise refuse("labels", "integers or strings", f"dtype {labels.dtype}", remedy)
     values, indices = np.unique(labels.ravel(), return_inverse=True)
     plain = labels.dtype.kind != "U" and int(values[0]) == 0 and int(values[-1]) == len(values) - 1
     names = () if plain else tuple(str(value) for value in values)

@@ -328,7 +328,8 @@ class Diffusion(DenoisingModel):
     @property
     def prior_bits(self) -> float:
         """The prior term in bits per dimension, of the training set's mean square."""
-        kl = self.prior_rate(self.mean_square.sqrt().expand(1, *self.event_shape))
+        with torch.no_grad():
+            kl = self.prior_rate(self.mean_square.sqrt().expand(1, *self.event_shape))
         return float(kl) / (num_elements(self.event_shape) * math.log(2))
 
     def rows_together(self, most: int) -> int:
@@ -336,6 +337,7 @@ class Diffusion(DenoisingModel):
         rows, looked_at = super().rows_together(most), self.end.levels_looked_at
         return max(1, min(rows, LEVELS_TOGETHER // (num_elements(self.event_shape) * looked_at)))
 
+    @torch.no_grad()
     def warnings(self) -> list[str]:
         """A noisy end that is not noise, and a clean one that is noisy."""
         said = []
@@ -344,7 +346,7 @@ class Diffusion(DenoisingModel):
                 f"The noisy end, gamma_max = {float(self.schedule.gamma_1):g}, leaves signal: the "
                 f"prior term costs {self.prior_bits:.3f} bits per dimension; raise --gamma-max."
             )
-        blur = self.end.blur(self.schedule.gamma_0.detach()) / math.log(2)
+        blur = self.end.blur(self.schedule.gamma_0) / math.log(2)
         if blur > NOTABLE_BLUR:
             said.append(
                 f"The clean end, gamma_min = {float(self.schedule.gamma_0):g}, blurs levels: the "
@@ -353,6 +355,7 @@ class Diffusion(DenoisingModel):
             )
         return said
 
+    @torch.no_grad()
     def notes(self) -> list[str]:
         """What the bound is, and what its end-points cost."""
         time = "in continuous time"

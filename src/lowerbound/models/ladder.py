@@ -46,6 +46,8 @@ __all__ = ["LadderOptions", "LadderVAE"]
 
 LATENT_DIM, LATENT_CHANNELS = 16, 8
 WIDTH, CHANNELS = 512, 64
+# Of dense layers: or as many as places along the longest side, where those are more.
+MOST_LEVELS = 8
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,10 @@ def _network(
         sizes |= {"scales": options.scales, "patch": options.patch}
         channels, width = options.latent_dim or LATENT_CHANNELS, options.width or CHANNELS
         return ConvLadder(event_shape, num_outputs, options.levels, channels, width=width, **sizes)
+    most = max(MOST_LEVELS, *event_shape)
+    if options.levels > most:
+        shown = f"at most {most} for data of shape {shown_shape(event_shape)}"
+        raise refuse("levels", shown, options.levels, "use fewer")
     for name in ("scales", "patch"):
         if getattr(options, name) is not None:
             raise refuse(name, f"left out for a network of kind {kind}", getattr(options, name))

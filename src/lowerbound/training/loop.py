@@ -101,9 +101,9 @@ def fit_model(
     engine = engine or make_engine(config.device, config.devices, config.strategy)
     for climbed, reweighing in config.climbed:
         model.check_objective(climbed, reweighing)
-    for sentence in model.advice(config.objective):
-        console.say(f"warning: {sentence}")
     model.calibrate(source)
+    for sentence in (*model.advice(config.objective), *model.warnings()):
+        console.say(f"warning: {sentence}")
     model.to(engine.device)
 
     # --- models with a closed form have no loop
