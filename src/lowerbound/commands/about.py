@@ -39,13 +39,14 @@ def models(flags: ModelsFlags) -> None:
         return
     print_table(
         [
-            ("model", "what it is", "reference", "test nats, binarised MNIST"),
-            *((r["name"], _sentence(r), r["reference"], _shown(r["nats"])) for r in rows),
+            ("model", "what it is", "reference", "nats, MNIST"),
+            *((r["name"], _sentence(r), r["reference"], _measured(r)) for r in rows),
         ]
     )
     print(
-        "\nNats: log p(x) by K = 100 samples, after recipes of different lengths (docs/models/"
-        "presets.md);\nof vqvae and its presets the bound; of cvae log p(x|class)."
+        "\nNats: log p(x) of the test images, binarised, by K = 100 samples, after recipes of "
+        "different lengths\n(docs/models/presets.md); of vqvae and its presets the bound; of cvae "
+        "log p(x|class). Where a model is for\nother data, bits/dim of the raw 8-bit images."
     )
 
 
@@ -53,6 +54,7 @@ def _row(name: str, about: Entry | Preset, entry: Entry) -> dict[str, Any]:
     """What is known of a model, or of a preset by what it is made of."""
     keys, of_model = ("summary", "reference", "nats"), ("is_likelihood", "samples", "conditional")
     own = {k: getattr(about, k) for k in keys} | {k: getattr(entry, k) for k in of_model}
+    own["bits_per_dim"] = getattr(about, "bits_per_dim", None)
     return {"name": name, **own, "preset_of": None, "settings": {}}
 
 
@@ -63,8 +65,13 @@ def _sentence(row: dict[str, Any]) -> str:
     return f"{row['summary']} The same as {row['preset_of']} {flags}."
 
 
-def _shown(nats: float | None) -> str:
-    return "" if nats is None else f"{nats:.2f}"
+def _measured(row: dict[str, Any]) -> str:
+    """The number of a row, with its unit where that is another."""
+    if not row["is_likelihood"]:
+        return "no likelihood"
+    if row["nats"] is None:
+        return "" if row["bits_per_dim"] is None else f"{row['bits_per_dim']:.3f} bits/dim"
+    return f"{row['nats']:.2f}"
 
 
 @dataclass(frozen=True)
