@@ -109,6 +109,9 @@ def evaluate(flags: EvaluateFlags) -> None:
         print_json(result)
     else:
         print_table(evaluation_table(result))
+        if flags.noise_levels:
+            print(f"\nnoise levels   {flags.run}/noise-levels.json\npicture        ", end="")
+            print(f"{flags.run}/noise-levels.png")
 
 
 def _check_quality(flags: EvaluateFlags, model: Model, source: Source) -> None:

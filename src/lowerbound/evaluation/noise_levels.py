@@ -92,6 +92,7 @@ class NoiseSplit:
             "gammas": self.gammas.tolist(),
             "rates": self.rates.tolist(),
             "standard_errors": self.standard_errors.tolist() if self.num_examples > 1 else None,
+            "bits_per_dim": self.bits(),
         }
 
     def bits(self) -> dict[str, Any]:

@@ -12,7 +12,17 @@ from torch import Tensor
 from lowerbound.distributions import Support
 from lowerbound.errors import refuse
 from lowerbound.plots.images import image_grid, image_panels, shared_grey, shown_part
-from lowerbound.plots.style import DATA, INK, MARK, MODEL, Floats, dress, titled_figure, true_minus
+from lowerbound.plots.style import (
+    DATA,
+    GREY,
+    INK,
+    MARK,
+    MODEL,
+    Floats,
+    dress,
+    titled_figure,
+    true_minus,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,6 +84,13 @@ def _by_level(ax: Axes, edges: Floats, bits: Floats, spread: Floats) -> None:
     ax.set_ylim(bottom=min(0.0, float(height.min())))
     label = "γ = −log SNR: clean at the left, noise at the right"
     dress(ax, "Denoising, level by level", label, "bits/dim per unit of γ")
+    # Bins are equal shares of time: where t runs, as far as γ says it.
+    times = np.linspace(0, 1, len(edges))
+    ways = (lambda g: np.interp(g, edges, times), lambda t: np.interp(t, times, edges))
+    above = ax.secondary_xaxis("top", functions=ways)
+    above.tick_params(labelsize=7, colors=GREY, length=2, pad=1)
+    above.spines["top"].set_visible(False)
+    above.set_xlabel("t", fontsize=8, color=GREY)
 
 
 def _terms(ax: Axes, reconstruction: float, diffusion: float, prior: float) -> None:
