@@ -47,6 +47,9 @@ class EvaluateFlags(OnDevices):
     quality: bool = False
     """Compare samples with real examples too, in the features of a small classifier that is
     trained on the labels of the data: Fréchet and kernel distance, precision and recall."""
+    features: Path | None = None
+    """Of --quality: an ONNX file of a network, such as Inception's, to compare by in place of the
+    classifier; from examples in data units to features."""
     quality_samples: int | None = None
     """Samples of --quality; as many as there are validation examples unless said."""
     steps: int | None = None
@@ -80,6 +83,8 @@ def evaluate(flags: EvaluateFlags) -> None:
         raise refuse("ais_chains", "at least 1", flags.ais_chains)
     engine = engine_of(flags)
     model, source = drawing(model_of(flags, engine), flags), data_of(flags, flags.data)
+    if flags.features is not None and not flags.quality:
+        raise refuse("features", "left out without --quality", flags.features)
     if flags.quality:
         _check_quality(flags, model, source)
     if flags.noise_levels and not isinstance(model, Diffusion):
@@ -118,13 +123,18 @@ def _check_quality(flags: EvaluateFlags, model: Model, source: Source) -> None:
     """Refuse what has no sample quality before any work.
 
     Raises:
-        InputError: data without labels, a model that draws nothing, or too few samples.
+        InputError: data without labels, features that cannot be read, a model that draws nothing,
+            or too few samples.
     """
     from lowerbound.build import MODELS
+    from lowerbound.evaluation.exported import ExportedFeatures
     from lowerbound.evaluation.features import labels_of
     from lowerbound.evaluation.quality import NEIGHBOURS
 
-    labels_of(source.train, source.name)
+    if flags.features is None:
+        labels_of(source.train, source.name)
+    else:
+        ExportedFeatures(flags.features, source.event_shape)
     if model.name in MODELS and not MODELS[model.name].samples:
         raise refuse("quality", "asked of a model with samples", model.name)
     if flags.quality_samples is not None and flags.quality_samples <= NEIGHBOURS:
@@ -133,14 +143,18 @@ def _check_quality(flags: EvaluateFlags, model: Model, source: Source) -> None:
 
 def _quality(flags: EvaluateFlags, model: Model, source: Source) -> dict[str, Any]:
     """The block ``quality`` of what is printed."""
+    from lowerbound.evaluation.exported import ExportedFeatures
     from lowerbound.evaluation.quality import default_num_samples, sample_quality
     from lowerbound.generation import contexts_for, draw
 
     num, seed = flags.quality_samples or default_num_samples(source, flags.split), flags.seed
     context = contexts_for(model, num, seed=seed, split=source.split(flags.split))
     samples = draw(model, num, seed=seed, context=context)
-    device = model.calibrated.device
-    return {**sample_quality(samples, source, split=flags.split, device=device), "seed": seed}
+    given: dict[str, Any] = {"split": flags.split, "device": model.calibrated.device}
+    if flags.features is not None:
+        given["features"] = ExportedFeatures(flags.features, source.event_shape)
+        given["name"] = given["features"].name
+    return {**sample_quality(samples, source, **given), "seed": seed}
 
 
 def _noise_levels(flags: EvaluateFlags, model: Diffusion, source: Source) -> dict[str, Any]:
