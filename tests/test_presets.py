@@ -144,3 +144,16 @@ def test_every_model_and_preset_has_its_page_and_its_recipe(name):
     assert f"`{name}`" in page.read_text() or f"--model {name}" in page.read_text()
     recipes = [yaml.safe_load(path.read_text()) for path in (root / "recipes").glob("*.yaml")]
     assert name in {recipe["model"] for recipe in recipes}
+
+
+@pytest.mark.parametrize("name", [*MODELS, *PRESETS])
+def test_every_model_and_preset_has_an_example_and_what_was_measured(name):
+    scripts = [path.read_text() for path in (PAGE.parent.parent.parent / "examples").glob("*.py")]
+    if name in PRESETS:  # one script trains them all
+        assert PRESETS[name].nats is not None
+        assert any("PRESETS" in script for script in scripts)
+        return
+    entry = MODELS[name]
+    assert any(f'"{name}"' in script for script in scripts)
+    measured = (entry.nats, entry.bits_per_dim)
+    assert (measured == (None, None)) is not entry.is_likelihood
