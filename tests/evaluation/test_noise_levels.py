@@ -187,6 +187,8 @@ def test_the_flow_of_a_network_is_finite_and_repeats(support):
     one, two = (flow_likelihood(model, x, num_steps=8, num_probes=2) for _ in range(2))
     assert one.value.isfinite().all()
     assert torch.equal(one.value, two.value)
+    assert (one.num_steps, one.num_probes, one.method) == (8, 2, "rk4")
+    assert one.dequantisation == ("none" if support == "real" else "q(z_0|x)")
 
 
 def test_what_does_not_fit_is_refused():

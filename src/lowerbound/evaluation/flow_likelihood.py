@@ -35,6 +35,7 @@ from torch import Tensor
 from lowerbound._random import generator_for
 from lowerbound._shapes import num_elements, sum_event
 from lowerbound.data import Mask
+from lowerbound.distributions import Real
 from lowerbound.errors import refuse
 from lowerbound.evaluation.base import as_split, blocks, context_of, judging
 from lowerbound.models import Diffusion, Model
@@ -55,11 +56,20 @@ class FlowLikelihood:
         value: (B,), nats, in the data's own units.
         standard_error: over the probes, (B,), nats; NaN for one probe. It knows nothing of the
             steps nor of the dequantisation.
+        dequantisation: how levels were spread to a density: by a draw of q(z_0|x), or none, of
+            real data.
+        num_steps: steps of γ that were taken.
+        num_probes: probes of the divergence.
+        method: of the steps.
     """
 
     kind: ClassVar[str] = "estimate"
     value: Tensor
     standard_error: Tensor
+    dequantisation: Literal["q(z_0|x)", "none"]
+    num_steps: int
+    num_probes: int
+    method: str
 
 
 def flow_likelihood(
@@ -107,7 +117,8 @@ def flow_likelihood(
     error = torch.full((len(x),), math.nan, dtype=torch.float64)
     if num_probes > 1:
         error = values.std(0) / math.sqrt(num_probes)
-    return FlowLikelihood(values.mean(0), error)
+    spread: Literal["q(z_0|x)", "none"] = "none" if isinstance(model.support, Real) else "q(z_0|x)"
+    return FlowLikelihood(values.mean(0), error, spread, num_steps, num_probes, method)
 
 
 def _of_block(
