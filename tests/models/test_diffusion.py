@@ -120,6 +120,18 @@ def test_the_noises_of_the_two_ends_are_not_the_same():
     assert not torch.isclose(noise["eps"], noise["eps_0"]).any()
 
 
+def test_each_end_of_the_bound_has_a_noise_of_its_own():
+    """With one for both the mean is right too, and the two terms vary together."""
+    model = create_model("diffusion", (4,), support="discrete:17", network="mlp", width=8).eval()
+    x, noise = torch.randint(17, (5, 4)), model.noise(5, 1, torch.Generator().manual_seed(0))
+    whole = model.bound(x, noise=noise)
+    for name, is_of_the_end in (("eps", False), ("eps_0", True)):
+        other = model.bound(x, noise={**noise, name: noise[name].flip(-1) + 1})
+        kept = torch.equal(other.rates["diffusion"], whole.rates["diffusion"])
+        assert kept is is_of_the_end
+        assert torch.equal(other.reconstruction, whole.reconstruction) is not is_of_the_end
+
+
 def test_half_precision_stays_inside_the_network():
     model = small()
     x, noise = data(64), model.noise(64, 1, torch.Generator().manual_seed(0))
