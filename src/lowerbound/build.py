@@ -131,6 +131,7 @@ MODELS: dict[str, Entry] = {
         "DiffusionOptions",
         "Diffusion: noise is added in many steps and taken away by a network; bound in 3 terms.",
         "Kingma, Salimans, Poole and Ho, Variational Diffusion Models, 2021",
+        bits_per_dim=1.055,
         context="optional",
         training={"batch_size": 64, "learning_rate": 1e-3, "patience": 20},
     ),
