@@ -151,7 +151,7 @@ def test_compare_and_the_lists(run, capsys):
     assert len(json.loads(capsys.readouterr().out)["runs"]) == 2
     assert call("models", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
-    keys = "name summary reference nats is_likelihood samples conditional".split()
+    keys = "name summary reference nats is_likelihood samples conditional bits_per_dim".split()
     assert list(rows[0]) == [*keys, "preset_of", "settings"]
     for verb in ("models", "datasets", "compare"):
         assert call(verb, *([run] if verb == "compare" else [])) == 0

@@ -154,7 +154,7 @@ def test_what_cannot_be_compared_is_refused(digits, blobs):
 def test_the_python_of_the_page_runs(digits, monkeypatch):
     monkeypatch.setattr("lowerbound.evaluation.features.STEPS", 5)
     page = Path(__file__).parents[2] / "docs" / "how-to" / "sample-quality.md"
-    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    code, _ = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
     names = {"source": digits, "network": flat, "samples": digits.train.x[:50]}
     names["model"] = create_model("vae", digits, latent_dim=2, width=16)
     exec(compile(code, str(page), "exec"), names)
