@@ -18,7 +18,7 @@ from lowerbound.errors import InputError
 from lowerbound.preparation import model_of, source_of
 from lowerbound.run import _carry_out, _judging, next_folder, run_config, train
 from lowerbound.run_folder import new_folder, nothing_left
-from lowerbound.training.checkpoint import RunLock
+from lowerbound.training.checkpoint import RunLock, checkpoints_of
 from lowerbound.training.logs import Console, shown
 
 SMALL = {"latent_dim": 2, "width": 16}
@@ -199,6 +199,23 @@ def test_a_run_to_be_replaced_outlives_new_ones_that_are_killed(tmp_path):
     with pytest.raises(InputError), nothing_left(tmp_path):
         raise InputError("refused")
     assert (tmp_path / "config.yaml").read_text() == "old"
+
+
+def test_a_run_that_was_killed_after_it_saved_is_what_comes_back(tmp_path):
+    """It has a checkpoint: it, and not what it had replaced, is the run that is there."""
+    (tmp_path / "config.yaml").write_text("old")
+    new_folder(tmp_path, overwrite=True)
+    with pytest.raises(InputError, match="'out' must be an empty or new folder"):
+        new_folder(tmp_path, overwrite=False)  # what was put aside is still somebody's
+    (tmp_path / "config.yaml").write_text("killed")
+    (tmp_path / "checkpoints" / "step-0000000003").mkdir(parents=True)
+    assert checkpoints_of(tmp_path)
+    new_folder(tmp_path, overwrite=True)
+    with pytest.raises(InputError, match="refused"), nothing_left(tmp_path):
+        raise InputError("refused")
+    assert (tmp_path / "config.yaml").read_text() == "killed"
+    assert checkpoints_of(tmp_path)
+    assert not (tmp_path / ".replaced").exists()
 
 
 def test_a_run_that_finds_its_folder_taken_touches_nothing_in_it(tmp_path):

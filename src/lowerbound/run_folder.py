@@ -84,8 +84,7 @@ def check_folder(folder: Path, overwrite: bool) -> bool:
     """Refuse a folder that a new run cannot have; whether there is something in it to replace."""
     if folder.exists() and not folder.is_dir():
         raise refuse("out", "a folder", folder)
-    apart = ("run.lock", REPLACED)
-    is_inhabited = folder.exists() and any(p.name not in apart for p in folder.iterdir())
+    is_inhabited = folder.exists() and any(p.name != "run.lock" for p in folder.iterdir())
     if is_inhabited and not overwrite:
         raise refuse(
             "out",
@@ -103,11 +102,10 @@ def new_folder(folder: Path, overwrite: bool) -> Path:
     """
     if check_folder(folder, overwrite):
         with RunLock(folder):
-            if (
-                folder / REPLACED
-            ).exists():  # what is here now was killed before it saved anything
-                _clear(folder)
+            if (folder / REPLACED).exists() and not checkpoints_of(folder):
+                _clear(folder)  # killed before it saved anything: what it was to replace is kept
             else:
+                forget_replaced(folder)
                 _move(folder, folder / REPLACED)
     return folder
 
