@@ -24,6 +24,7 @@ from lowerbound.tables import evaluation_table, print_json, print_table
 
 if TYPE_CHECKING:
     from lowerbound.data import Source
+    from lowerbound.evaluation.exported import ExportedFeatures
     from lowerbound.models import Diffusion, Model
 
 __all__ = ["EvaluateFlags", "ScoreFlags", "evaluate", "score"]
@@ -85,8 +86,7 @@ def evaluate(flags: EvaluateFlags) -> None:
     model, source = drawing(model_of(flags, engine), flags), data_of(flags, flags.data)
     if flags.features is not None and not flags.quality:
         raise refuse("features", "left out without --quality", flags.features)
-    if flags.quality:
-        _check_quality(flags, model, source)
+    features = _features(flags, model, source) if flags.quality else None
     if flags.noise_levels and not isinstance(model, Diffusion):
         raise refuse("noise_levels", f"left out for a '{model.name}'", True)
     kept = flags.run / SCORES  # what train keeps, for runs that were judged before it did
@@ -106,7 +106,7 @@ def evaluate(flags: EvaluateFlags) -> None:
     if not engine.is_main:
         return
     if flags.quality:
-        result["quality"] = _quality(flags, model, source)
+        result["quality"] = _quality(flags, model, source, features)
     if flags.noise_levels:
         assert isinstance(model, Diffusion)
         result["noise_levels"] = _noise_levels(flags, model, source)
@@ -115,12 +115,12 @@ def evaluate(flags: EvaluateFlags) -> None:
     else:
         print_table(evaluation_table(result))
         if flags.noise_levels:
-            print(f"\nnoise levels   {flags.run}/noise-levels.json\npicture        ", end="")
-            print(f"{flags.run}/noise-levels.png")
+            stem = flags.run / "noise-levels"
+            print(f"\nnoise levels   {stem}.json\npicture        {stem}.png")
 
 
-def _check_quality(flags: EvaluateFlags, model: Model, source: Source) -> None:
-    """Refuse what has no sample quality before any work.
+def _features(flags: EvaluateFlags, model: Model, source: Source) -> ExportedFeatures | None:
+    """The features of a file; before any work what has no sample quality is refused.
 
     Raises:
         InputError: data without labels, features that cannot be read, a model that draws nothing,
@@ -133,17 +133,17 @@ def _check_quality(flags: EvaluateFlags, model: Model, source: Source) -> None:
 
     if flags.features is None:
         labels_of(source.train, source.name)
-    else:
-        ExportedFeatures(flags.features, source.event_shape)
     if model.name in MODELS and not MODELS[model.name].samples:
         raise refuse("quality", "asked of a model with samples", model.name)
     if flags.quality_samples is not None and flags.quality_samples <= NEIGHBOURS:
         raise refuse("quality_samples", f"at least {NEIGHBOURS + 1}", flags.quality_samples)
+    return None if flags.features is None else ExportedFeatures(flags.features, source.event_shape)
 
 
-def _quality(flags: EvaluateFlags, model: Model, source: Source) -> dict[str, Any]:
+def _quality(
+    flags: EvaluateFlags, model: Model, source: Source, features: ExportedFeatures | None
+) -> dict[str, Any]:
     """The block ``quality`` of what is printed."""
-    from lowerbound.evaluation.exported import ExportedFeatures
     from lowerbound.evaluation.quality import default_num_samples, sample_quality
     from lowerbound.generation import contexts_for, draw
 
@@ -151,9 +151,8 @@ def _quality(flags: EvaluateFlags, model: Model, source: Source) -> dict[str, An
     context = contexts_for(model, num, seed=seed, split=source.split(flags.split))
     samples = draw(model, num, seed=seed, context=context)
     given: dict[str, Any] = {"split": flags.split, "device": model.calibrated.device}
-    if flags.features is not None:
-        given["features"] = ExportedFeatures(flags.features, source.event_shape)
-        given["name"] = given["features"].name
+    if features is not None:
+        given |= {"features": features, "name": features.name}
     return {**sample_quality(samples, source, **given), "seed": seed}
 
 
